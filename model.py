@@ -1,0 +1,500 @@
+"""The transformer: Qwen3, Qwen2/2.5, Llama 2/3.x and SmolLM2 from a Hugging Face checkpoint folder, and back.
+
+One decoder-only network covers them all. For a residual stream x [B, T, D]:
+
+    x = x + Attention(RMSNorm(x))        grouped queries: H query heads read Hkv <= H key/value heads
+    x = x + W_down(silu(W_gate n) * W_up n),  n = RMSNorm(x)
+
+    RMSNorm(x)  = w * x / sqrt(mean(x^2) + eps)
+    RoPE        = each head's pair (x_i, x_{i+Dh/2}) turned by the angle position * inv_freq_i
+
+The families differ in switches only: Qwen3 normalises q and k per head, Qwen2 adds a bias to q, k and v, Llama 3.x stretches the slow
+rotations (rope_type "llama3"). Parameter names are those of the files, so loading is strict and saving is direct. What this file can't
+compute exactly (another model_type, sliding windows, experts, an unknown rope type, a missing or surplus tensor) it refuses by name.
+
+Mixed precision without autocast: parameters stay in their own dtype (fp32 masters while training) and are cast to the dtype of the
+activations, `model.compute_dtype`, at each use. The frozen reference and the sampler hold weights already cast: the same arithmetic.
+
+    model = load_model("path/to/checkpoint")                       # fp32 on the CPU
+    logits = model(tokens)                                         # [B, T] -> [B, T, V]; right-padding is never seen: attention is causal
+    cache = KVCache(model, rows=B, capacity=T + 100)
+    logits = model.head(model.hidden(tokens, cache)); cache.lengths += T       # prefill, then one token at a time
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json",
+              "added_tokens.json", "vocab.json", "merges.txt")  # files that make a checkpoint folder whole; copied, never rewritten
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# config.json
+
+
+class Config(NamedTuple):
+    """What the network needs to know, read from config.json by `read_config`; `raw` is the file itself, kept for saving."""
+
+    V: int  # vocabulary
+    D: int  # width of the residual stream
+    F: int  # width inside the MLP
+    layers: int
+    H: int  # query heads
+    Hkv: int  # key/value heads
+    Dh: int  # width of a head
+    eps: float
+    rope: dict  # {"rope_type", "rope_theta", and what that type needs}
+    tied: bool  # the head is the embedding
+    qk_norm: bool
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    raw: dict
+
+
+def read_config(path) -> Config:
+    """config.json of a checkpoint folder, in the older form (rope_theta and rope_scaling at the top) or the newer (rope_parameters).
+
+    Raises ValueError with one line that names the file and what it can't compute exactly.
+    """
+    file = Path(path) / "config.json"
+    if not Path(path).is_dir():
+        raise ValueError(f"{path}: no such folder; wanted a checkpoint folder with config.json and *.safetensors")
+    if not file.is_file():
+        raise ValueError(f"{file}: not found; wanted a checkpoint folder with config.json and *.safetensors")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e:  # JSONDecodeError and UnicodeDecodeError both
+        raise ValueError(f"{file}: not valid JSON ({e})") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{file}: found a JSON {type(raw).__name__}, wanted an object")
+
+    def refuse(key, wanted):
+        raise ValueError(f"{file}: {key} is {raw.get(key)!r}; this project computes {wanted}")
+
+    kind = raw.get("model_type")
+    if kind not in ("qwen3", "qwen2", "llama"):
+        refuse("model_type", "qwen3, qwen2 and llama (Qwen3, Qwen2/2.5, Llama 2/3.x, SmolLM2) only")
+    if raw.get("hidden_act", "silu") != "silu":
+        refuse("hidden_act", "silu only")
+    if not raw.get("is_causal", True):
+        refuse("is_causal", "causal attention only")
+    if raw.get("use_sliding_window"):
+        refuse("use_sliding_window", "full attention in every layer only")
+    if kind == "llama" and raw.get("sliding_window"):
+        refuse("sliding_window", "full attention only")
+    for key in ("quantization_config", "num_experts", "num_local_experts", "per_layer_config"):
+        if raw.get(key):
+            refuse(key, "plain dense weights only, every layer alike")
+    if raw.get("partial_rotary_factor") not in (None, 1.0):
+        refuse("partial_rotary_factor", "rotations of the whole head only (1.0)")
+
+    def whole(key, default=None):
+        value = raw.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{file}: {key} is {value!r}; wanted a positive whole number")
+        return value
+
+    def flag(key):
+        if raw.get(key) not in (None, False, True):
+            raise ValueError(f"{file}: {key} is {raw[key]!r}; wanted true or false")
+        return bool(raw.get(key))
+
+    D, H, layers = whole("hidden_size"), whole("num_attention_heads"), whole("num_hidden_layers")
+    if raw.get("layer_types") not in (None, ["full_attention"] * layers):
+        refuse("layer_types", "full_attention in every layer only")
+    # An absent key means what it means to transformers: 32 in its Qwen classes; null is one per query head everywhere.
+    Hkv = H if raw.get("num_key_value_heads", 0) is None else whole("num_key_value_heads", H if kind == "llama" else 32)
+    if H % Hkv:
+        raise ValueError(f"{file}: {H} query heads can't be shared evenly among {Hkv} key/value heads")
+    if raw.get("head_dim") is None and D % H:
+        raise ValueError(f"{file}: hidden_size {D} is not a multiple of num_attention_heads {H}, and there is no head_dim")
+    Dh = whole("head_dim") if raw.get("head_dim") is not None else 128 if kind == "qwen3" else D // H
+    if Dh % 2:
+        raise ValueError(f"{file}: heads of width {Dh} can't be rotated in pairs; wanted an even head_dim")
+    bias = flag("attention_bias")  # llama and qwen3: all four projections; qwen2: always q, k and v
+    return Config(
+        V=whole("vocab_size"), D=D, F=whole("intermediate_size"), layers=layers, H=H, Hkv=Hkv, Dh=Dh,
+        eps=_positive(file, "rms_norm_eps", raw.get("rms_norm_eps", 1e-6)), rope=_read_rope(file, raw),
+        tied=flag("tie_word_embeddings"), qk_norm=kind == "qwen3",
+        qkv_bias=kind == "qwen2" or bias, o_bias=kind != "qwen2" and bias, mlp_bias=kind == "llama" and flag("mlp_bias"),
+        raw=raw,
+    )
+
+
+def _positive(file, name, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{file}: {name} is {value!r}; wanted a positive number")
+    return float(value)
+
+
+def _read_rope(file, raw) -> dict:
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}  # in transformers' order, should a file have both
+    if not isinstance(rope, dict) or any(isinstance(v, dict) for v in rope.values()):
+        raise ValueError(f"{file}: the rope scaling is {rope!r}; wanted one flat object for all layers")
+    rope = dict(rope, rope_type=rope.get("rope_type") or rope.get("type") or "default")
+    rope["rope_theta"] = _positive(file, "rope_theta", rope.get("rope_theta", raw.get("rope_theta", 10000.0)))
+    if rope.get("partial_rotary_factor") not in (None, 1.0):
+        raise ValueError(f"{file}: partial_rotary_factor is {rope['partial_rotary_factor']!r}; wanted 1.0, rotations of the whole head")
+    needs = {"default": (), "linear": ("factor",),
+             "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")}
+    if str(rope["rope_type"]) not in needs:
+        raise ValueError(f"{file}: rope type {rope['rope_type']!r} is unknown; wanted one of {', '.join(needs)}")
+    if rope["rope_type"] == "llama3" and "original_max_position_embeddings" in raw:
+        rope["original_max_position_embeddings"] = raw["original_max_position_embeddings"]  # at the top it goes first, as in transformers
+    for key in needs[rope["rope_type"]]:
+        rope[key] = _positive(file, f"{key} of rope type {rope['rope_type']!r}", rope.get(key))
+    if rope["rope_type"] == "llama3" and rope["low_freq_factor"] >= rope["high_freq_factor"]:
+        raise ValueError(f"{file}: low_freq_factor {rope['low_freq_factor']} must be below high_freq_factor {rope['high_freq_factor']}")
+    return rope
+
+
+def rope_frequencies(config) -> torch.Tensor:
+    """Radians per position of each rotated pair: theta^(-2i/Dh), slowed down as the rope type says.
+
+    "linear" divides all of them by `factor`. "llama3" divides those whose wavelength exceeds original_max/low_freq_factor, leaves those
+    shorter than original_max/high_freq_factor, and blends in between (Llama 3.1's scheme).
+    """
+    rope, Dh = config.rope, config.Dh
+    inv_freq = 1.0 / rope["rope_theta"] ** (torch.arange(0, Dh, 2, dtype=torch.int64).float() / Dh)  # [Dh/2]
+    if rope["rope_type"] == "linear":
+        return inv_freq / rope["factor"]
+    if rope["rope_type"] == "llama3":
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * inv_freq / (2 * math.pi)  # full turns within the original context  [Dh/2]
+        keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1: a fast pair, untouched; 0: a slow pair, divided
+        return keep * inv_freq + (1 - keep) * inv_freq / rope["factor"]
+    return inv_freq
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# The network
+
+
+class Linear(nn.Linear):
+    def forward(self, x):
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size, eps):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x):
+        n = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of bf16 lose too much
+        n = n * torch.rsqrt(n.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight.to(x.dtype) * n.to(x.dtype)
+
+
+def rotate(x, cos, sin):
+    """RoPE on x [B, heads, T, Dh] with cos and sin [B, 1, T, Dh/2]: the halves are the real and imaginary parts."""
+    re, im = x.chunk(2, dim=-1)
+    return torch.cat((re * cos - im * sin, im * cos + re * sin), dim=-1).to(x.dtype)
+
+
+def attend(q, k, v, mask=None):
+    """softmax(q k^T / sqrt(Dh)) v for q [B, H, T, Dh] and k, v [B, Hkv, S, Dh] -> [B, H, T, Dh]; causal where mask is None.
+
+    mask [B, 1, T, S] is True where a query may look.
+    """
+    B, H, T, Dh = q.shape
+    Hkv = k.size(1)
+    if T == 1 and mask is not None:
+        # Decoding: the H/Hkv queries of a key head stand in for time, so that its keys are read once and never copied.
+        return F.scaled_dot_product_attention(q.view(B, Hkv, H // Hkv, Dh), k, v, attn_mask=mask).reshape(B, H, 1, Dh)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=Hkv != H)
+
+
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.H, self.Hkv, self.Dh = c.H, c.Hkv, c.Dh
+        self.q_proj = Linear(c.D, c.H * c.Dh, bias=c.qkv_bias)
+        self.k_proj = Linear(c.D, c.Hkv * c.Dh, bias=c.qkv_bias)
+        self.v_proj = Linear(c.D, c.Hkv * c.Dh, bias=c.qkv_bias)
+        self.o_proj = Linear(c.H * c.Dh, c.D, bias=c.o_bias)
+        self.q_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
+
+    def forward(self, x, cos, sin, mask, extend):
+        B, T, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(B, T, self.H, self.Dh)).transpose(1, 2)  # [B, H, T, Dh]
+        k = self.k_norm(self.k_proj(x).view(B, T, self.Hkv, self.Dh)).transpose(1, 2)  # [B, Hkv, T, Dh]
+        v = self.v_proj(x).view(B, T, self.Hkv, self.Dh).transpose(1, 2)  # [B, Hkv, T, Dh]
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if extend is not None:
+            k, v = extend(k, v)  # [B, Hkv, S, Dh]
+        return self.o_proj(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, self.H * self.Dh))
+
+
+class MLP(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.gate_proj = Linear(c.D, c.F, bias=c.mlp_bias)
+        self.up_proj = Linear(c.D, c.F, bias=c.mlp_bias)
+        self.down_proj = Linear(c.F, c.D, bias=c.mlp_bias)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.input_layernorm = RMSNorm(c.D, c.eps)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = RMSNorm(c.D, c.eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x, cos, sin, mask, extend):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, extend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """tokens [B, T] -> logits [B, T, V]. `hidden` stops after the last norm, `head` goes on from there."""
+
+    def __init__(self, config, dtype=torch.float32):
+        super().__init__()
+        self.config, self.compute_dtype, self.folder = config, dtype, None  # folder: where it was loaded from
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(config.V, config.D)
+        self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.model.norm = RMSNorm(config.D, config.eps)
+        if not config.tied:
+            self.lm_head = Linear(config.D, config.V, bias=False)
+        self.to(dtype)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """[V, D]: the embedding itself where the head is tied."""
+        return self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
+
+    @property
+    def device(self):
+        return self.model.embed_tokens.weight.device
+
+    def hidden(self, tokens, past=None):
+        """tokens [B, T] -> [B, T, D] after the last norm.
+
+        past: what the tokens come after: None (they start at position 0), or a KVCache, or anything with its two methods.
+        """
+        B, T = tokens.shape
+        positions, mask = (torch.arange(T, device=tokens.device)[None], None) if past is None else past.begin(B, T)  # [B or 1, T]
+        angles = positions.to(tokens.device)[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
+        cos, sin = angles.cos(), angles.sin()
+        x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, mask, None if past is None else lambda k, v, i=i: past.extend(i, k, v))
+        return self.model.norm(x)
+
+    def head(self, hidden):
+        """hidden [..., D] -> logits [..., V], in fp32 where no gradient is wanted."""
+        if torch.is_grad_enabled():
+            return F.linear(hidden, self.head_weight.to(hidden.dtype))
+        return logits_fp32(hidden.flatten(0, -2), self.head_weight).view(*hidden.shape[:-1], -1)
+
+    def forward(self, tokens):
+        return self.head(self.hidden(tokens))
+
+
+def logits_fp32(hidden, head_weight):
+    """hidden [N, D] @ head_weight [V, D]^T -> [N, V], never below fp32, in the arithmetic of hidden's dtype.
+
+    Logits of 20 rounded to bf16 are off by up to 0.06, which would show as a gap between sampler and trainer; the products of bf16
+    numbers are exact in fp32, so keeping the fp32 sums costs nothing but the wider output.
+    """
+    weight = head_weight.to(hidden.dtype)
+    if hidden.dtype in (torch.float32, torch.float64):
+        return hidden @ weight.T
+    if hidden.is_cuda:
+        return torch.mm(hidden, weight.T, out_dtype=torch.float32)
+    return hidden.float() @ weight.float().T
+
+
+class KVCache:
+    """Keys and values of `rows` sequences of up to `capacity` tokens, allocated once; each row has its own length.
+
+    `model.hidden(tokens [B, T], cache)` writes row b's T tokens behind its first lengths[b] and reads no further than itself. The caller
+    then adds to `lengths` how many of them count: padding that is not counted is overwritten by what comes next. Rows beyond B
+    are left alone. `fill` bounds lengths + T from above, kept on the host so that reading it never waits for the device.
+    """
+
+    def __init__(self, model, rows, capacity):
+        c = model.config
+        shape = (c.layers, rows, c.Hkv, capacity, c.Dh)
+        # Zeros, not empty: a masked key has weight 0, and 0 * NaN would still be NaN.
+        self.k = torch.zeros(shape, dtype=model.compute_dtype, device=model.device)
+        self.v = torch.zeros(shape, dtype=model.compute_dtype, device=model.device)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
+        self.fill = 0
+
+    def begin(self, B, T):
+        """Positions [B, T] of the next T tokens of the first B rows, and who may look where: mask [B, 1, T, S] (None: plain causal)."""
+        self.positions = self.lengths[:B, None] + torch.arange(T, device=self.lengths.device)  # [B, T]
+        self.rows = torch.arange(B, device=self.lengths.device)[:, None]  # [B, 1]
+        self.fresh = self.fill == 0
+        self.fill += T
+        if self.fresh:
+            return self.positions, None
+        keys = torch.arange(min(self.fill, self.k.size(3)), device=self.lengths.device)  # [S]
+        return self.positions, (keys <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]
+
+    def extend(self, layer, k, v):
+        """Store k, v [B, Hkv, T, Dh] of one layer; return all that the row holds, [B, Hkv, S, Dh]."""
+        B, T = k.size(0), k.size(2)
+        if self.fresh:
+            self.k[layer, :B, :, :T], self.v[layer, :B, :, :T] = k, v
+            return k, v
+        self.k[layer].transpose(1, 2)[self.rows, self.positions] = k.transpose(1, 2)
+        self.v[layer].transpose(1, 2)[self.rows, self.positions] = v.transpose(1, 2)
+        return self.k[layer, :B, :, : self.fill], self.v[layer, :B, :, : self.fill]
+
+
+class SharedPrompts:
+    """Keys and values of prompts, computed once, with gradient where that is on, then read by all the responses that go on from them.
+
+        past = SharedPrompts()
+        model.hidden(prompts [G, P], past)                       # records
+        past.share(lengths [G], owner [B])                       # response b goes on from the first lengths[owner[b]] tokens of prompt owner[b]
+        model.hidden(responses [B, T], past)                     # as if each prompt had been computed once per response
+    """
+
+    def __init__(self):
+        self.k, self.v, self.owner = [], [], None
+
+    def share(self, lengths, owner):
+        self.lengths, self.owner = lengths[owner], owner  # [B] each
+
+    def begin(self, B, T):
+        time = torch.arange(T, device=self.lengths.device if self.owner is not None else None)
+        if self.owner is None:
+            return time[None], None
+        P = self.k[0].size(2) if self.k else 0
+        seen = torch.arange(P, device=time.device)[None] < self.lengths[:, None]  # [B, P]
+        causal = (time[None] <= time[:, None]).expand(B, 1, T, T)
+        return self.lengths[:, None] + time, torch.cat((seen[:, None, None].expand(B, 1, T, P), causal), dim=3)  # [B, T], [B, 1, T, P+T]
+
+    def extend(self, layer, k, v):
+        if self.owner is None:
+            self.k.append(k), self.v.append(v)
+        elif self.k:
+            return torch.cat((self.k[layer][self.owner], k), dim=2), torch.cat((self.v[layer][self.owner], v), dim=2)
+        return k, v
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# Checkpoint folders
+
+
+def choose_device(device="auto", dtype="auto"):
+    """("auto", "cpu", "cuda", "cuda:1", ...; "auto", "fp32", "bf16") -> (torch.device, compute dtype); auto is bf16 on CUDA, fp32 on the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"--device is {device!r}; wanted auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; wanted auto, cpu or one of those")
+    return device, {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+
+
+def load_model(path, device="cpu", dtype=torch.float32) -> Transformer:
+    """Read config.json and *.safetensors (one file, or shards with an index; bf16, fp16 or fp32) into parameters of `dtype`.
+
+    Raises ValueError with one line that names the file and tensor if anything is missing, surplus or of another shape.
+    """
+    config = read_config(path)
+    with torch.device("meta"):
+        model = Transformer(config, dtype)
+    wanted = {name: p.shape for name, p in model.named_parameters()}
+    state = {}
+    for file in _weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as f:
+                for name in f.keys():  # noqa: SIM118  (a safetensors handle is no dict)
+                    if name in state:
+                        raise ValueError(f"{file}: tensor {name} is also in another shard")
+                    shape = tuple(f.get_slice(name).get_shape())
+                    if name not in wanted:
+                        if name.endswith("rotary_emb.inv_freq"):  # old Llama files carry these; they follow from config.json
+                            continue
+                        if config.tied and name == "lm_head.weight" and shape == wanted["model.embed_tokens.weight"]:
+                            state[name] = f.get_tensor(name)  # some files hold a tied head twice; compared below
+                            continue
+                        raise ValueError(f"{file}: surplus tensor {name}, which config.json does not account for")
+                    if shape != tuple(wanted[name]):
+                        raise ValueError(f"{file}: tensor {name} has shape {list(shape)}; config.json wants {list(wanted[name])}")
+                    tensor = f.get_tensor(name)
+                    if tensor.dtype not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):  # fp8 needs scales beside it
+                        raise ValueError(f"{file}: tensor {name} is {tensor.dtype}; wanted bf16, fp16 or fp32")
+                    state[name] = tensor.to(device=device, dtype=dtype, copy=True)
+        except (SafetensorError, OSError) as e:
+            raise ValueError(f"{file}: not a readable safetensors file ({e})") from None
+    if missing := sorted(set(wanted) - set(state)):
+        raise ValueError(f"{path}: tensor {missing[0]} is missing" + (f", and {len(missing) - 1} more" if missing[1:] else ""))
+    if config.tied and "lm_head.weight" in state:
+        head = state.pop("lm_head.weight").to(device=device, dtype=dtype)
+        if not torch.equal(head, state["model.embed_tokens.weight"]):
+            raise ValueError(f"{path}: lm_head.weight differs from the embedding, but config.json says tie_word_embeddings")
+    model.load_state_dict(state, strict=True, assign=True)
+    model.folder = Path(path)
+    return model
+
+
+def _weight_files(path) -> list[Path]:
+    path = Path(path)
+    if (path / "model.safetensors").is_file():  # first, as in transformers: save_model may have written it beside older shards
+        return [path / "model.safetensors"]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ValueError(f"{index}: wanted a JSON object with a weight_map from tensor to file") from None
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or not (path / name).is_file():
+                raise ValueError(f"{index}: weight_map names {name!r}, which is not a file of {path}")
+        return [path / name for name in names]
+    other = next((f.name for f in sorted(path.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
+    raise ValueError(f"{path}: no model.safetensors or model.safetensors.index.json" + (f" (found {other}; convert it)" if other else ""))
+
+
+def save_model(model, path):
+    """Write a folder that transformers' from_pretrained loads: weights in the parameters' dtype, config.json, and the tokenizer's files."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    state = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    raw = {k: v for k, v in model.config.raw.items() if k not in ("dtype", "torch_dtype")}
+    # Older transformers read torch_dtype, newer ones dtype; each ignores the other.
+    raw["dtype"] = raw["torch_dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    (path / "config.json").write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in COMPANIONS:
+        if model.folder is not None and (model.folder / name).is_file() and (model.folder / name).resolve() != (path / name).resolve():
+            shutil.copyfile(model.folder / name, path / name)
+
+
+def frozen_copy(model, device=None) -> Transformer:
+    """A copy of the weights as they are now, in compute_dtype and without gradients: the reference, or the sampler's weights.
+
+    Casting once gives the bits that casting at each use gives, so copy and original agree exactly.
+    """
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype)
+    state = {name: p.detach().to(device=device or p.device, dtype=model.compute_dtype, copy=True) for name, p in model.named_parameters()}
+    copy.load_state_dict(state, strict=True, assign=True)
+    copy.folder = model.folder
+    return copy.requires_grad_(False)
