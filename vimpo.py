@@ -74,6 +74,7 @@ class _TokenLogps(torch.autograd.Function):
         return torch.cat(logps)  # [N]
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         hidden, head_weight, targets = ctx.saved_tensors
         weight, wide = head_weight.to(hidden.dtype), grad.dtype  # wide: fp32, or fp64
@@ -99,8 +100,6 @@ def token_logps(hidden, head_weight, targets, temperature=1.0):
         >>> token_logps(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([0, 3])).exp()
         tensor([0.2500, 0.2500])
     """
-    if len(targets) == 0:
-        return (hidden @ head_weight[0].to(hidden.dtype)).to(torch.promote_types(hidden.dtype, torch.float32))  # [0], in the graph
     return _TokenLogps.apply(hidden, head_weight, targets, temperature)
 
 
@@ -136,7 +135,7 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
     """
     if kl not in KL_KINDS:
         raise ValueError(f"kl is {kl!r}; wanted one of {', '.join(KL_KINDS)}" + (" (k1 would cancel rho)" if kl == "k1" else ""))
-    out = []
+    head_weight, ref_head_weight, out = head_weight.to(hidden.dtype), ref_head_weight.to(ref_hidden.dtype), []  # cast once, not per chunk
     for h, ref_h, t in zip(hidden.split(CHUNK), ref_hidden.split(CHUNK), targets.split(CHUNK), strict=True):
         log_p = _log_softmax(h, head_weight, temperature)[0]  # [n, V]
         log_ref = _log_softmax(ref_h, ref_head_weight, temperature)[0]  # [n, V]
@@ -151,7 +150,7 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
             value = d.square() / 2 if kl == "k2" else (-d).exp() - 1 + d
         entropy = -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0).sum(-1)
         out.append(torch.stack((logps, ref_logps, value, entropy)))
-    return tuple(torch.cat(out, dim=1)) if out else tuple(hidden.new_zeros(4, 0))
+    return tuple(torch.cat(out, dim=1))
 
 
 def reference_stats(hidden, head_weight, ref_hidden, ref_head_weight, targets, temperature=1.0, kl="exact", top_k=64):
