@@ -227,15 +227,12 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin, mask, extend):
+    def forward(self, x, cos, sin):
         B, T, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, T, self.H, self.Dh)).transpose(1, 2)  # [B, H, T, Dh]
         k = self.k_norm(self.k_proj(x).view(B, T, self.Hkv, self.Dh)).transpose(1, 2)  # [B, Hkv, T, Dh]
         v = self.v_proj(x).view(B, T, self.Hkv, self.Dh).transpose(1, 2)  # [B, Hkv, T, Dh]
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if extend is not None:
-            k, v = extend(k, v)  # [B, Hkv, S, Dh]
-        return self.o_proj(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, self.H * self.Dh))
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
 class MLP(nn.Module):
@@ -257,8 +254,14 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.D, c.eps)
         self.mlp = MLP(c)
 
-    def forward(self, x, cos, sin, mask, extend):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, extend)
+    # Two halves of dense arithmetic around the attention, which alone knows of masks and caches.
+
+    def before(self, x, cos, sin):
+        return self.self_attn(self.input_layernorm(x), cos, sin)
+
+    def after(self, x, read):
+        """read [B, H, T, Dh]: what the heads read."""
+        x = x + self.self_attn.o_proj(read.transpose(1, 2).flatten(2))
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -296,7 +299,10 @@ class Transformer(nn.Module):
         cos, sin = angles.cos(), angles.sin()
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
         for i, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, mask, None if past is None else lambda k, v, i=i: past.extend(i, k, v))
+            q, k, v = layer.before(x, cos, sin)
+            if past is not None:
+                k, v = past.extend(i, k, v)  # [B, Hkv, S, Dh]
+            x = layer.after(x, attend(q, k, v, mask))
         return self.model.norm(x)
 
     def head(self, hidden):

@@ -140,6 +140,7 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     keys = torch.zeros(slots, 2, dtype=torch.long, device=device)
     count = torch.zeros(slots, dtype=torch.long, device=device)  # tokens the row has sampled
     token = torch.zeros(slots, dtype=torch.long, device=device)  # the last of them
+    done = torch.zeros(slots, dtype=torch.bool, device=device)  # its sample has ended
     tokens = torch.zeros(slots, max_new_tokens, dtype=torch.long, device=device)
     logps = torch.zeros(slots, max_new_tokens, device=device)
     owner = []  # (prompt, sample) of each row in use; rows 0 .. len(owner) - 1 are in use
@@ -147,15 +148,17 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     out, finished, sampled = [None] * total, 0, 0
 
     def draw(rows, logits):
-        """Sample each row's next token; the rows that end with it, as a list."""
-        new, logp = sample(logits, keys[rows], count[rows], temperature, top_p, top_k)
-        tokens[rows, count[rows]], logps[rows, count[rows]], token[rows] = new, logp.float(), new
-        count[rows] += 1
-        ended = (new[:, None] == stops).any(1) | (count[rows] == max_new_tokens)
-        return rows[ended].tolist()  # the step's one wait for the device
+        """Sample each row's next token. A row whose sample has ended goes through the motions and changes nothing."""
+        alive, at = ~done[rows], count[rows].clamp(max=max_new_tokens - 1)
+        new, logp = sample(logits, keys[rows], at, temperature, top_p, top_k)
+        tokens[rows, at] = torch.where(alive, new, tokens[rows, at])
+        logps[rows, at] = torch.where(alive, logp.float(), logps[rows, at])
+        token[rows] = new
+        count[rows] += alive
+        done[rows] |= (new[:, None] == stops).any(1) | (count[rows] == max_new_tokens)
 
     def admit(rows):
-        """Give each of these rows the next waiting sample and its first token; the rows that end with it."""
+        """Give each of these rows the next waiting sample, and draw its first token."""
         logits = []
         for row in rows:
             p, j, key = waiting.popleft()
@@ -164,42 +167,51 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
             source, at, first = prefilled[p]
             P = len(prompts[p])
             cache.k[:, row, :, :P], cache.v[:, row, :, :P] = source.k[:, at, :, :P], source.v[:, at, :, :P]
-            cache.lengths[row], count[row], keys[row] = P, 0, torch.tensor(key, device=device)
+            cache.lengths[row], count[row], done[row], keys[row] = P, 0, False, torch.tensor(key, device=device)
             logits.append(first)
             owner[row : row + 1] = [(p, j)]
             if not waiting or waiting[0][0] != p:
                 del prefilled[p]  # its last sample is in
-        return draw(torch.tensor(rows, device=device), torch.stack(logits))
+        draw(torch.tensor(rows, device=device), torch.stack(logits))
 
-    ended = admit(range(slots))
+    def release(rows):
+        """Hand out what the samples of these rows have become; refill the rows, or close the gaps from behind."""
+        nonlocal finished, sampled
+        for row in rows:
+            (p, j), T = owner[row], int(count[row])
+            ids = tokens[row, :T].tolist()
+            out[p * samples_per_prompt + j] = Rollout(list(prompts[p]), ids, logps[row, :T].tolist(), ids[-1] in stop_ids)
+            finished, sampled = finished + 1, sampled + T
+        refill, gaps = rows[: len(waiting)], rows[len(waiting) :]
+        for row in reversed(gaps):
+            last = len(owner) - 1
+            if row != last:
+                used = slice(0, int(cache.lengths[last]))
+                cache.k[:, row, :, used], cache.v[:, row, :, used] = cache.k[:, last, :, used], cache.v[:, last, :, used]
+                for state in (cache.lengths, keys, count, token, done, tokens, logps):
+                    state[row] = state[last]
+                owner[row] = owner[last]
+            owner.pop()
+        if refill:
+            admit(refill)
+
+    def decode(A):
+        """The next token of rows 0 .. A - 1: device work only, no row's fate is looked at."""
+        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
+        cache.lengths[:A] += ~done[:A]
+        draw(torch.arange(A, device=device), model.head(hidden))
+
+    admit(range(slots))
     while True:
-        while ended:
-            for row in ended:
-                p, j = owner[row]
-                T = int(count[row])
-                ids = tokens[row, :T].tolist()
-                out[p * samples_per_prompt + j] = Rollout(list(prompts[p]), ids, logps[row, :T].tolist(), ids[-1] in stop_ids)
-                finished, sampled = finished + 1, sampled + T
-            refill, gaps = ended[: len(waiting)], ended[len(waiting) :]
-            for row in sorted(gaps, reverse=True):
-                last = len(owner) - 1
-                if row != last:
-                    used = slice(0, int(cache.lengths[last]))
-                    cache.k[:, row, :, used], cache.v[:, row, :, used] = cache.k[:, last, :, used], cache.v[:, last, :, used]
-                    for state in (cache.lengths, keys, count, token, tokens, logps):
-                        state[row] = state[last]
-                    owner[row] = owner[last]
-                owner.pop()
+        while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the one wait for the device
+            release(ended)
             if on_progress is not None:
                 on_progress(finished, total, sampled + int(count[: len(owner)].sum()))
-            ended = admit(refill) if refill else []
         A = len(owner)
         if not A:
             return out
         cache.fill = int(cache.lengths[:A].max())
-        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
-        cache.lengths[:A] += 1
-        ended = draw(torch.arange(A, device=device), model.head(hidden))
+        decode(A)
 
 
 def _prefill(model, prompts, wanted):

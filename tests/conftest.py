@@ -8,6 +8,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more in waiting than it brings, minutes of it on a busy machine
 sys.path.insert(0, str(ROOT))
 
 TINY = {"model_type": "qwen3", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
