@@ -294,15 +294,13 @@ class Transformer(nn.Module):
         past: what the tokens come after: None (they start at position 0), or a KVCache, or anything with its two methods.
         """
         B, T = tokens.shape
-        positions, mask = (torch.arange(T, device=tokens.device)[None], None) if past is None else past.begin(B, T)  # [B or 1, T]
-        angles = positions.to(tokens.device)[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
+        positions = torch.arange(T, device=tokens.device)[None] if past is None else past.begin(B, T)  # [B or 1, T]
+        angles = positions[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
         cos, sin = angles.cos(), angles.sin()
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
         for i, layer in enumerate(self.model.layers):
             q, k, v = layer.before(x, cos, sin)
-            if past is not None:
-                k, v = past.extend(i, k, v)  # [B, Hkv, S, Dh]
-            x = layer.after(x, attend(q, k, v, mask))
+            x = layer.after(x, attend(q, k, v) if past is None else past.attend(i, q, k, v))
         return self.model.norm(x)
 
     def head(self, hidden):
@@ -347,57 +345,58 @@ class KVCache:
         self.fill = 0
 
     def begin(self, B, T):
-        """Positions [B, T] of the next T tokens of the first B rows, and who may look where: mask [B, 1, T, S] (None: plain causal)."""
-        self.positions = self.lengths[:B, None] + torch.arange(T, device=self.lengths.device)  # [B, T]
-        self.rows = torch.arange(B, device=self.lengths.device)[:, None]  # [B, 1]
+        """Positions [B, T] of the next T tokens of the first B rows."""
+        device = self.lengths.device
+        self.positions = self.lengths[:B, None] + torch.arange(T, device=device)  # [B, T]
+        self.rows = torch.arange(B, device=device)[:, None]  # [B, 1]
         self.fresh = self.fill == 0
         self.fill += T
-        if self.fresh:
-            return self.positions, None
-        keys = torch.arange(min(self.fill, self.k.size(3)), device=self.lengths.device)  # [S]
-        return self.positions, (keys <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]
+        self.mask = (torch.arange(min(self.fill, self.k.size(3)), device=device) <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]: own past and itself
+        return self.positions
 
-    def extend(self, layer, k, v):
-        """Store k, v [B, Hkv, T, Dh] of one layer; return all that the row holds, [B, Hkv, S, Dh]."""
+    def attend(self, layer, q, k, v):
+        """Store k, v [B, Hkv, T, Dh] of one layer, and let q [B, H, T, Dh] read all that its row holds -> [B, H, T, Dh]."""
         B, T = k.size(0), k.size(2)
         if self.fresh:
             self.k[layer, :B, :, :T], self.v[layer, :B, :, :T] = k, v
-            return k, v
+            return attend(q, k, v)
         self.k[layer].transpose(1, 2)[self.rows, self.positions] = k.transpose(1, 2)
         self.v[layer].transpose(1, 2)[self.rows, self.positions] = v.transpose(1, 2)
-        return self.k[layer, :B, :, : self.fill], self.v[layer, :B, :, : self.fill]
+        return attend(q, self.k[layer, :B, :, : self.fill], self.v[layer, :B, :, : self.fill], self.mask)
 
 
 class SharedPrompts:
     """Keys and values of prompts, computed once, with gradient where that is on, then read by all the responses that go on from them.
 
-        past = SharedPrompts()
+        past = SharedPrompts(model.device)
         model.hidden(prompts [G, P], past)                       # records
         past.share(lengths [G], owner [B])                       # response b goes on from the first lengths[owner[b]] tokens of prompt owner[b]
         model.hidden(responses [B, T], past)                     # as if each prompt had been computed once per response
     """
 
-    def __init__(self):
-        self.k, self.v, self.owner = [], [], None
+    def __init__(self, device):
+        self.k, self.v, self.owner, self.device = [], [], None, device
 
     def share(self, lengths, owner):
         self.lengths, self.owner = lengths[owner], owner  # [B] each
 
     def begin(self, B, T):
-        time = torch.arange(T, device=self.lengths.device if self.owner is not None else None)
         if self.owner is None:
-            return time[None], None
+            return torch.arange(T, device=self.device)[None]
+        time = torch.arange(T, device=self.device)
         P = self.k[0].size(2) if self.k else 0
-        seen = torch.arange(P, device=time.device)[None] < self.lengths[:, None]  # [B, P]
+        seen = torch.arange(P, device=self.device)[None] < self.lengths[:, None]  # [B, P]
         causal = (time[None] <= time[:, None]).expand(B, 1, T, T)
-        return self.lengths[:, None] + time, torch.cat((seen[:, None, None].expand(B, 1, T, P), causal), dim=3)  # [B, T], [B, 1, T, P+T]
+        self.mask = torch.cat((seen[:, None, None].expand(B, 1, T, P), causal), dim=3)  # [B, 1, T, P+T]
+        return self.lengths[:, None] + time
 
-    def extend(self, layer, k, v):
+    def attend(self, layer, q, k, v):
         if self.owner is None:
             self.k.append(k), self.v.append(v)
-        elif self.k:
-            return torch.cat((self.k[layer][self.owner], k), dim=2), torch.cat((self.v[layer][self.owner], v), dim=2)
-        return k, v
+            return attend(q, k, v)
+        if self.k:
+            k, v = torch.cat((self.k[layer][self.owner], k), dim=2), torch.cat((self.v[layer][self.owner], v), dim=2)
+        return attend(q, k, v, self.mask)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------

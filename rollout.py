@@ -1,8 +1,8 @@
 """Rollouts: a batch of prompts x samples per prompt -> responses with the log-probs of their tokens.
 
-The batch is a set of rows ("slots") of one static KV cache. Each prompt is prefilled once; a row takes over its keys and values, decodes one
-token a step together with the others, and when its sample ends the next waiting sample takes the row; when none waits, the last row
-moves into the gap, so that no step computes a finished sample. Rows have their own lengths: nothing is padded on the left.
+The batch is a set of rows ("slots") of a static KV cache. Each prompt is prefilled once, and its keys and values are read in place by all its
+samples; a row holds its sample's own tokens alone. All rows decode one token a step; when a sample ends the next waiting sample takes the
+row; when none waits, the last row moves into the gap, so that no step computes a finished sample. Nothing is padded on the left.
 
 Every sample has its own random numbers. Its key is a hash of (seed, prompt, number of the sample), the noise of its token t a hash of
 (key, t): whoever else is in the batch, however many slots there are, in whatever order the prompts come, it draws the same. A token is drawn by
@@ -103,8 +103,72 @@ def sample(logits, keys, t, temperature, top_p=1.0, top_k=0):
 # The batch
 
 
+def _products(a, b):
+    """Batched a @ b of [n, i, j] and [n, j, k], sums never below fp32: attention scores rounded to bf16 would show as a sampler gap."""
+    if a.dtype in (torch.float32, torch.float64):
+        return a @ b
+    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
+
+
+class GroupCache:
+    """Keys and values of a batch of samples: each prompt's once, in place g; each sample's own tokens in its row. The past of a decode step.
+
+    With n samples a prompt, decoding reads a prompt's keys once a step, for n * H queries in one matrix product, and not n times.
+    """
+
+    def __init__(self, model, rows, places, P, T):
+        c, kind = model.config, {"dtype": model.compute_dtype, "device": model.device}
+        self.k, self.v = (torch.zeros(c.layers, rows, c.Hkv, T, c.Dh, **kind) for _ in range(2))  # zeros: 0 * NaN would be NaN
+        self.prompt_k, self.prompt_v = (torch.zeros(c.layers, places, c.Hkv, P, c.Dh, **kind) for _ in range(2))
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)  # own tokens of each row
+        self.prompt_lengths = torch.zeros(places, dtype=torch.long, device=model.device)
+
+    def arrange(self, places):
+        """Tell the place of the prompt of rows 0, 1, ...; to be called whenever a row changes hands."""
+        device, rows_of = self.lengths.device, {}
+        for row, g in enumerate(places):
+            rows_of.setdefault(g, []).append(row)
+        n = max(map(len, rows_of.values()))
+        self.places = torch.tensor(places, device=device)  # [A]
+        self.members = torch.tensor([(rows_of.get(g, []) + [0] * n)[:n] for g in range(max(places) + 1)], device=device)  # [G, n], padded
+        self.seat = torch.tensor([g * n + rows_of[g].index(row) for row, g in enumerate(places)], device=device)  # [A]: where row sits there
+        self.P = int(self.prompt_lengths[: max(places) + 1].max())
+        self.fill = int(self.lengths[: len(places)].max())  # the longest row; counted on the host from here on, without waiting for the device
+
+    def begin(self, A, T):
+        """Positions [A, 1] of the next token of the first A rows (T is 1)."""
+        device, own, prompt = self.lengths.device, self.lengths[:A, None], self.prompt_lengths[self.places][:, None]  # [A, 1] each
+        self.fill += 1
+        hidden = torch.cat((torch.arange(self.P, device=device) >= prompt, torch.arange(self.fill, device=device) > own), dim=1)  # [A, P+S]
+        self.bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None]  # [A, 1, 1, P+S]
+        self.rows = torch.arange(A, device=device)
+        return prompt + own
+
+    def attend(self, layer, q, k, v):
+        """Store k, v [A, Hkv, 1, Dh], let q [A, H, 1, Dh] read its prompt and its row -> [A, H, 1, Dh]. One softmax over both parts."""
+        (A, Hkv, _, Dh), rep, (G, n) = k.shape, q.size(1) // k.size(1), self.members.shape
+        for cache, new in ((self.k, k), (self.v, v)):
+            cache[layer].transpose(1, 2)[self.rows, self.lengths[:A]] = new[:, :, 0]
+        own_k, own_v = (cache[layer, :A, :, : self.fill].flatten(0, 1) for cache in (self.k, self.v))  # [A*Hkv, S, Dh]
+        prompt_k, prompt_v = (cache[layer, :G, :, : self.P].flatten(0, 1) for cache in (self.prompt_k, self.prompt_v))  # [G*Hkv, P, Dh]
+
+        def by_prompt(x):  # [A, Hkv, rep, .] -> [G*Hkv, n*rep, .]
+            return x[self.members].transpose(1, 2).reshape(G * Hkv, n * rep, -1)
+
+        def by_row(x):  # and back
+            return x.view(G, Hkv, n, rep, -1).transpose(1, 2).flatten(0, 1)[self.seat]
+
+        q = q.view(A, Hkv, rep, Dh) * Dh**-0.5
+        shared = by_row(_products(by_prompt(q), prompt_k.transpose(1, 2)))  # [A, Hkv, rep, P]
+        own = _products(q.flatten(0, 1), own_k.transpose(1, 2)).view(A, Hkv, rep, -1)  # [A, Hkv, rep, S]
+        weights = (torch.cat((shared, own), dim=3) + self.bias).softmax(3).to(v.dtype)  # [A, Hkv, rep, P+S]
+        read = by_row(by_prompt(weights[..., : self.P]) @ prompt_v)
+        read = read + (weights[..., self.P :].flatten(0, 1) @ own_v).view(A, Hkv, rep, Dh)
+        return read.view(A, -1, 1, Dh)
+
+
 def plan_slots(model, samples, capacity):
-    """How many rows of `capacity` tokens to hold: all samples, at most 512, and no more than the memory set aside for keys and values."""
+    """How many rows to decode together: all samples, at most 512, and no more than the memory set aside holds at `capacity` tokens a row."""
     c = model.config
     row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes
     budget = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else CACHE_BYTES
@@ -130,12 +194,13 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
         first = seen[tuple(prompt)]  # a repeated prompt goes on numbering where its twin stopped
         seen[tuple(prompt)] += samples_per_prompt
         waiting.extend((p, j, _sample_key(seed, prompt, first + j)) for j in range(samples_per_prompt))
-    total, capacity = len(waiting), max(map(len, prompts), default=0) + max_new_tokens
+    total, longest = len(waiting), max(map(len, prompts), default=0)
     if not total:
         return []
-    slots = min(slots or plan_slots(model, total, capacity), total)
+    slots = min(slots or plan_slots(model, total, longest + max_new_tokens), total)
 
-    cache = KVCache(model, slots, capacity)
+    free = list(range(min(len(prompts), slots + 1)))  # places for prompts
+    cache = GroupCache(model, slots, len(free), longest, max_new_tokens)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
     keys = torch.zeros(slots, 2, dtype=torch.long, device=device)
     count = torch.zeros(slots, dtype=torch.long, device=device)  # tokens the row has sampled
@@ -144,18 +209,16 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     tokens = torch.zeros(slots, max_new_tokens, dtype=torch.long, device=device)
     logps = torch.zeros(slots, max_new_tokens, device=device)
     owner = []  # (prompt, sample) of each row in use; rows 0 .. len(owner) - 1 are in use
-    prefilled = {}  # prompt -> (its prefill's cache, row there, logits of its first token)
+    prefilled = {}  # prompt -> (its prefill's cache, row there, logits of its first token), until its last sample is in
+    place, unfinished = {}, [samples_per_prompt] * len(prompts)
     out, finished, sampled = [None] * total, 0, 0
 
     def draw(rows, logits):
-        """Sample each row's next token. A row whose sample has ended goes through the motions and changes nothing."""
-        alive, at = ~done[rows], count[rows].clamp(max=max_new_tokens - 1)
-        new, logp = sample(logits, keys[rows], at, temperature, top_p, top_k)
-        tokens[rows, at] = torch.where(alive, new, tokens[rows, at])
-        logps[rows, at] = torch.where(alive, logp.float(), logps[rows, at])
-        token[rows] = new
-        count[rows] += alive
-        done[rows] |= (new[:, None] == stops).any(1) | (count[rows] == max_new_tokens)
+        """Sample each row's next token; note which samples end with it."""
+        new, logp = sample(logits, keys[rows], count[rows], temperature, top_p, top_k)
+        tokens[rows, count[rows]], logps[rows, count[rows]], token[rows] = new, logp.float(), new
+        count[rows] += 1
+        done[rows] = (new[:, None] == stops).any(1) | (count[rows] == max_new_tokens)
 
     def admit(rows):
         """Give each of these rows the next waiting sample, and draw its first token."""
@@ -165,13 +228,15 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
             if p not in prefilled:
                 prefilled.update(_prefill(model, prompts, [p, *dict.fromkeys(q for q, _, _ in waiting if q not in prefilled and q != p)]))
             source, at, first = prefilled[p]
-            P = len(prompts[p])
-            cache.k[:, row, :, :P], cache.v[:, row, :, :P] = source.k[:, at, :, :P], source.v[:, at, :, :P]
-            cache.lengths[row], count[row], done[row], keys[row] = P, 0, False, torch.tensor(key, device=device)
+            if p not in place:
+                place[p], P = free.pop(free.index(min(free))), len(prompts[p])
+                cache.prompt_k[:, place[p], :, :P], cache.prompt_v[:, place[p], :, :P] = source.k[:, at, :, :P], source.v[:, at, :, :P]
+                cache.prompt_lengths[place[p]] = P
+            cache.lengths[row], count[row], keys[row] = 0, 0, torch.tensor(key, device=device)
             logits.append(first)
             owner[row : row + 1] = [(p, j)]
             if not waiting or waiting[0][0] != p:
-                del prefilled[p]  # its last sample is in
+                del prefilled[p]
         draw(torch.tensor(rows, device=device), torch.stack(logits))
 
     def release(rows):
@@ -181,7 +246,9 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
             (p, j), T = owner[row], int(count[row])
             ids = tokens[row, :T].tolist()
             out[p * samples_per_prompt + j] = Rollout(list(prompts[p]), ids, logps[row, :T].tolist(), ids[-1] in stop_ids)
-            finished, sampled = finished + 1, sampled + T
+            finished, sampled, unfinished[p] = finished + 1, sampled + T, unfinished[p] - 1
+            if not unfinished[p]:
+                free.append(place.pop(p))
         refill, gaps = rows[: len(waiting)], rows[len(waiting) :]
         for row in reversed(gaps):
             last = len(owner) - 1
@@ -195,23 +262,23 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
         if refill:
             admit(refill)
 
-    def decode(A):
-        """The next token of rows 0 .. A - 1: device work only, no row's fate is looked at."""
-        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
-        cache.lengths[:A] += ~done[:A]
-        draw(torch.arange(A, device=device), model.head(hidden))
-
-    admit(range(slots))
+    admit(list(range(slots)))
+    changed = True
     while True:
-        while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the one wait for the device
+        while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the step's one wait for the device
             release(ended)
+            changed = True
             if on_progress is not None:
                 on_progress(finished, total, sampled + int(count[: len(owner)].sum()))
         A = len(owner)
         if not A:
             return out
-        cache.fill = int(cache.lengths[:A].max())
-        decode(A)
+        if changed:
+            cache.arrange([place[p] for p, _ in owner])
+            changed = False
+        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
+        cache.lengths[:A] += 1
+        draw(torch.arange(A, device=device), model.head(hidden))
 
 
 def _prefill(model, prompts, wanted):

@@ -218,7 +218,7 @@ def response_hidden(model, rollouts, share):
     prompts = list(dict.fromkeys(tuple(r.prompt_ids) for r in rollouts)) if share else []
     past, lead = None, [r.prompt_ids for r in rollouts]
     if share:
-        past, lead = transformer.SharedPrompts(), [r.prompt_ids[-1:] for r in rollouts]
+        past, lead = transformer.SharedPrompts(model.device), [r.prompt_ids[-1:] for r in rollouts]
         if max(map(len, prompts)) > 1:
             model.hidden(pad([p[:-1] for p in prompts]), past)
         index = {p: i for i, p in enumerate(prompts)}

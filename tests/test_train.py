@@ -19,7 +19,7 @@ from rollout import Rollout
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
-FAST = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--max-new-tokens", "12", "--lr", "1e-3"]
+FAST = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--max-new-tokens", "40", "--lr", "1e-3"]
 
 
 def lines(path):
@@ -65,7 +65,7 @@ def test_at_the_first_step_policy_and_reference_agree_to_the_last_bit(finished):
     """Two arithmetics for policy and reference: whitening would turn their rounding noise into unit advantages."""
     first, *later = lines(finished / "metrics.jsonl")
     assert first["kl"] == 0 and first["actor_loss"] == 0
-    assert all(m["kl"] > 0 for m in later)
+    assert all(m["kl"] > 1e-6 for m in later)
     assert first["sampler_gap"] < 1e-5
     for r in lines(finished / "rollouts.jsonl"):
         if r["step"] == 1:
