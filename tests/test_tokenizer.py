@@ -106,7 +106,8 @@ def forms() -> dict[str, dict]:
         "odd": make_spec(sequence(split(" and ", form="String"), sequence(digits(False)), split(r"\p{L}+|\s*", "Isolated"),
                                   split(r"[_-]+", "Removed"), byte_level(True, True)), {"type": "Sequence", "normalizers": [nfc]}, ends,
                          ["</s>", "<s>"], [*MERGES, ["1", "2"]]),
-        "matches": make_spec(sequence(split(r"\p{L}+|\p{N}{1,2}|[^\s\p{L}\p{N}]{2,}", "Removed", True), byte_level())),
+        "matches": make_spec(sequence(digits(False), split(r"\p{L}+|\p{N}{1,2}|[^\s\p{L}\p{N}]{2,}", "Removed", True), byte_level()),
+                             merges=[*MERGES, ["1", "2"]]),
     }
 
 
@@ -296,15 +297,13 @@ def test_decoding_gives_the_text_back(form, folders):
         assert mine.decode(mine.encode(text, add_special=False)) == (tokenizer.nfc(text) if form == "qwen2" else text)
 
 
-def test_decoding_replaces_broken_bytes_and_refuses_unknown_ids(folders):
-    """A response cut inside a character that raises; an id of the model's padding rows decoded as nothing."""
+def test_decoding_replaces_broken_bytes_and_unknown_ids(folders):
+    """A response cut inside a character, or an id of the padding rows of a model's vocabulary, that stops a run when it is verified."""
     mine = Tokenizer.from_pretrained(folders["gpt2"])
     assert mine.decode([0xF0, 0x9F, 0x41, 0xFF]) == "\ufffdA\ufffd"
     end = mine.vocab_size - 1
     assert mine.decode([0x41, end]) == "A<|endoftext|>" and mine.decode([0x41, end], skip_special=True) == "A"
-    for id_ in (mine.vocab_size, -1):
-        with pytest.raises(ValueError, match=f"token id {id_} is not in the vocabulary"):
-            mine.decode([id_])
+    assert mine.decode([0x41, mine.vocab_size, 0x42]) == "A\ufffdB"
 
 
 @pytest.mark.parametrize("form", ["smollm2", "qwen2"])
