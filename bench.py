@@ -18,8 +18,11 @@ products at each batch size it went through, the update with 6 x parameters x to
 Transformers is optional. The last line is all of it as JSON.
 """
 
+import ctypes
+import functools
 import gc
 import json
+import math
 import os
 import statistics
 import sys
@@ -38,8 +41,8 @@ from data import die, ranged
 from rollout import Rollout, generate, sample
 from tokenizer import Tokenizer
 
-SMOLLM2 = {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-           "num_key_value_heads": 3, "head_dim": 64, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
+SMOLLM2 = {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64,
+           "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
 LENGTHS = [97, 131, 84, 163, 118, 142, 76, 109]  # of eight prompts: GSM8K problems under a chat template
 
 
@@ -56,6 +59,7 @@ def peak_memory(device):
         before = torch.cuda.memory_allocated()
         return lambda: (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # give back what earlier rounds have freed, or it would hide what this one needs
         with open("/proc/self/clear_refs", "w") as f:
             f.write("5")  # Linux: the high-water mark starts again from the present
     except OSError:
@@ -96,8 +100,7 @@ def card(device, dtype):
     matmul = 2 * 2048**3 / clock(lambda: a @ b, device, 15) / 1e9
     big = torch.randn(2**26, device=device)  # 256 MiB
     bandwidth = 2 * big.numel() * 4 / clock(lambda: big.clone(), device) / 1e9
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "CPU") if sys.platform == "linux" else "CPU"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability() + " CPU"
     return {"device": name, "threads": torch.get_num_threads(), "dtype": str(dtype).removeprefix("torch."), "torch": torch.__version__,
             "matmul_gflops": round(matmul), "copy_gb_per_s": round(bandwidth, 1)}
 
@@ -206,11 +209,12 @@ def peer_step(peer, peer_reference, optimizer, prompts, samples, max_new_tokens,
     rewards = torch.arange(out.size(0), device=out.device) % 2.0
     td = vimpo.td_terms(logps, ref_logps.gather(2, targets)[..., 0], kl, ones, args.beta)
     advantages = vimpo.whiten(vimpo.gae(td, ones), ones)
-    loss = vimpo.value_loss(td, rewards, torch.full_like(rewards, 0.5), ones) + args.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
+    loss = vimpo.value_loss(td, rewards, torch.full_like(rewards, 0.5), ones)
+    loss = loss + args.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss)
+    return loss.detach()
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -305,7 +309,7 @@ def main(argv=None):
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        peer, peer_reference = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32 if i == 0 else dtype).to(device) for i in range(2))
+        peer, peer_reference = (AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device) for _ in range(2))
     except ImportError:
         peer = peer_reference = None
         say("transformers is not installed: its rows are left out (pip install transformers)")
@@ -353,9 +357,9 @@ def main(argv=None):
         flops = (6 + 4) * (size * shared)  # update 6, scoring 2 for each of policy and reference
         say(f"step: 4 prompts x 8 samples x {new} new tokens, one update")
         for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  peak {row['mib'] or float('nan'):8.0f} MiB beyond weights   ours takes {rows['ours']['seconds'] / row['seconds']:.2f} "
-                f"of its time, {(rows['ours']['mib'] or float('nan')) / (row['mib'] or float('nan')):.2f} of its memory")
-        say(f"  score and update: {update:.2f} s, {flops / peak_flops / update:.0%} of the matrix-product rate for 10 x parameters x tokens computed\n")
+            say(f"  {name:14} {row['seconds']:8.2f} s  peak {row['mib'] or math.nan:8.0f} MiB beyond weights and optimizer   ours takes "
+                f"{rows['ours']['seconds'] / row['seconds']:.2f} of its time, {(rows['ours']['mib'] or math.nan) / (row['mib'] or math.nan):.2f} of its memory")
+        say(f"  score and update: {update:.2f} s, {flops / peak_flops / update:.0%} of the matrix-product rate for 10 x parameters x tokens\n")
         result["step"] = {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()}
         result["step"]["score_update_fraction_of_peak"] = flops / peak_flops / update
         del optimizer, reference, contestants
@@ -373,7 +377,7 @@ def main(argv=None):
         worst = max(difference(a, b) for a, b in zip(rows["ours"]["result"], rows["dense"]["result"], strict=True))
         say(f"log-probs with gradient and exact KL: {N} tokens, D {D}, V {big_V}")
         for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  peak extra {row['mib'] or float('nan'):8.0f} MiB")
+            say(f"  {name:14} {row['seconds']:8.2f} s  peak extra {row['mib'] or math.nan:8.0f} MiB")
         say(f"  largest relative difference of log-probs, KL and gradients: {worst:.1e}\n")
         result["logps"] = {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()} | {"difference": worst}
         del hidden, ref_hidden, head, ref_head, rows
@@ -395,16 +399,16 @@ def main(argv=None):
         rows = [{**base, "T": T} for T in ((64, 256, 1024) if args.quick else (64, 256, 1024, 2048, 4096))]
         rows += [{**base, key: value} for key, values in (("group", (2, 8, 16)), ("V", (32768, 131072)), ("prompts", (4, 8))) for value in values]
         for row in rows:
-            small = random_model(folder.name + "/small", device, dtype, vocab_size=row["V"], hidden_size=256, intermediate_size=768, num_hidden_layers=4,
-                                 num_attention_heads=4, num_key_value_heads=2)
+            small = random_model(folder.name + "/small", device, dtype, vocab_size=row["V"], hidden_size=256, intermediate_size=768,
+                                 num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2)
             ref = transformer.frozen_copy(small)
             rollouts = [Rollout([p + 1] * 128, torch.randint(row["V"], (row["T"],)).tolist(), [-1.0] * row["T"], False)
                         for p in range(row["prompts"]) for _ in range(row["group"])]
-            measured = race({"it": lambda: learn(small, ref, None, rollouts, row["group"], settings)}, rounds, device)["it"]
+            measured = race({"it": functools.partial(learn, small, ref, None, rollouts, row["group"], settings)}, rounds, device)["it"]
             tokens = row["T"] * len(rollouts)
             row |= {"seconds": measured["seconds"], "us_per_token": measured["seconds"] / tokens * 1e6, "mib": measured["mib"]}
             say(f"  T {row['T']:5}  group {row['group']:3}  V {row['V']:6}  prompts {row['prompts']:2}: {row['seconds']:7.2f} s  "
-                f"{row['us_per_token']:7.0f} us a response token  peak {row['mib'] or float('nan'):6.0f} MiB")
+                f"{row['us_per_token']:7.0f} us a response token  peak {row['mib'] or math.nan:6.0f} MiB")
             result["scaling"].append(row)
         say()
     say(json.dumps(result))

@@ -49,13 +49,12 @@ CHUNK = 512  # tokens whose logits exist at a time: at V = 152k in fp32, 0.3 GB 
 # From hidden states to log-probabilities, without the [N, V] logits
 
 
-def _log_softmax(hidden, head_weight, temperature):
-    """[n, D] -> log pi [n, V] and its normaliser [n, 1]; one definition, so that equal weights give equal bits everywhere."""
+def _logits(hidden, head_weight, temperature):
+    """[n, D] -> logits at the temperature [n, V] and their logsumexp [n, 1]; one definition, so that equal weights give equal bits everywhere."""
     logits = logits_fp32(hidden, head_weight)
     if temperature != 1.0:
         logits /= temperature
-    lse = logits.logsumexp(-1, keepdim=True)  # [n, 1]
-    return logits.sub_(lse), lse
+    return logits, logits.logsumexp(-1, keepdim=True)
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -66,23 +65,29 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, head_weight, targets, temperature):
-        ctx.save_for_backward(hidden, head_weight, targets)
-        ctx.temperature = temperature
         weight = head_weight.to(hidden.dtype)  # fp32 masters: cast once, not once per chunk
-        logps = [_log_softmax(h, weight, temperature)[0].gather(1, t[:, None])[:, 0]
-                 for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)]
+        logps, lses = [], []
+        for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            logits, lse = _logits(h, weight, temperature)  # [n, V], [n, 1]
+            logps.append((logits.gather(1, t[:, None]) - lse)[:, 0])
+            lses.append(lse)
+        ctx.save_for_backward(hidden, head_weight, targets, torch.cat(lses))
+        ctx.temperature = temperature
         return torch.cat(logps)  # [N]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        hidden, head_weight, targets = ctx.saved_tensors
+        hidden, head_weight, targets, lse = ctx.saved_tensors
         weight, wide = head_weight.to(hidden.dtype), grad.dtype  # wide: fp32, or fp64
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(head_weight, dtype=wide) if ctx.needs_input_grad[1] else None
         for i in range(0, len(hidden), CHUNK):
             h, t, g = hidden[i : i + CHUNK], targets[i : i + CHUNK, None], grad[i : i + CHUNK, None] / ctx.temperature
-            d_logits = _log_softmax(h, weight, ctx.temperature)[0].exp_().mul_(-g).scatter_add_(1, t, g)  # [n, V]
+            logits = logits_fp32(h, weight)
+            if ctx.temperature != 1.0:
+                logits /= ctx.temperature
+            d_logits = logits.sub_(lse[i : i + CHUNK]).exp_().mul_(-g).scatter_add_(1, t, g)  # [n, V]
             if d_hidden is not None:
                 d_hidden[i : i + CHUNK] = d_logits.to(h.dtype) @ weight
             if d_weight is not None and h.dtype == wide:
@@ -103,23 +108,22 @@ def token_logps(hidden, head_weight, targets, temperature=1.0):
     return _TokenLogps.apply(hidden, head_weight, targets, temperature)
 
 
-def _kl(log_p, log_ref):
-    # p (log p - log ref), not the always-positive p (e^-d - 1 + d): an error of the normaliser shifts d for the sampled token and for all
-    # others alike, so that here it cancels in rho - kappa.  Where p is 0 its share is 0, also if log p is -inf.
-    p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_ref), 0).sum(-1)
-
-
 def kl_from_logits(logits, ref_logits):
     """KL(pi || pi_ref) of dense logits [..., V] -> [...]: what the chunked functions are tested against.
 
         >>> kl_from_logits(torch.zeros(2), torch.tensor([1.0, 3.0])).item() == kl_from_logits(torch.zeros(2), torch.tensor([0.0, 2.0])).item()
         True
     """
-    return _kl(logits.log_softmax(-1), ref_logits.log_softmax(-1))
+    log_p, log_ref = logits.log_softmax(-1), ref_logits.log_softmax(-1)
+    return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_ref), 0).sum(-1)  # a token of probability 0 adds 0, not NaN
 
 
 KL_KINDS = ("exact", "topk", "k2", "k3")
+
+
+def _dot(a, b):
+    """Row by row, [n, V] and [n, V] -> [n], without a product of that size in between."""
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
 
 
 @torch.no_grad()
@@ -137,18 +141,21 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
         raise ValueError(f"kl is {kl!r}; wanted one of {', '.join(KL_KINDS)}" + (" (k1 would cancel rho)" if kl == "k1" else ""))
     head_weight, ref_head_weight, out = head_weight.to(hidden.dtype), ref_head_weight.to(ref_hidden.dtype), []  # cast once, not per chunk
     for h, ref_h, t in zip(hidden.split(CHUNK), ref_hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        log_p = _log_softmax(h, head_weight, temperature)[0]  # [n, V]
-        log_ref = _log_softmax(ref_h, ref_head_weight, temperature)[0]  # [n, V]
+        log_p, lse = _logits(h, head_weight, temperature)
+        log_ref, ref_lse = _logits(ref_h, ref_head_weight, temperature)
+        log_p, log_ref = log_p.sub_(lse), log_ref.sub_(ref_lse)  # [n, V] each; in place: these, p below and nothing else of their size
         logps, ref_logps = log_p.gather(1, t[:, None])[:, 0], log_ref.gather(1, t[:, None])[:, 0]  # [n]
-        d = logps - ref_logps
+        d, p = logps - ref_logps, log_p.exp()  # [n], [n, V]
+        entropy = -_dot(p, log_p)
         if kl == "exact":
-            value = _kl(log_p, log_ref)
+            # sum of p d, not of the always-positive p (exp(-d) - 1 + d): an error of a normaliser shifts d of the sampled token and of all
+            # others alike, so that with this form it cancels in rho - kappa.
+            value = _dot(p, torch.sub(log_p, log_ref, out=log_ref))
         elif kl == "topk":
             top, index = log_p.topk(min(top_k, log_p.size(1)), dim=-1)
-            value = _kl(top, log_ref.gather(1, index))
+            value = _dot(top.exp(), top - log_ref.gather(1, index))
         else:
             value = d.square() / 2 if kl == "k2" else (-d).exp() - 1 + d
-        entropy = -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0).sum(-1)
         out.append(torch.stack((logps, ref_logps, value, entropy)))
     return tuple(torch.cat(out, dim=1))
 
