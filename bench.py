@@ -30,6 +30,9 @@ import tempfile
 import time
 import types
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: a waiting thread sleeps. Spinning beside another busy
+# program made a step of the demo five times as slow on two cores.
+
 import torch
 from torch.nn import functional as F
 
@@ -185,8 +188,8 @@ def our_step(model, reference, optimizer, prompts, samples, max_new_tokens, args
 
 def learn(model, reference, optimizer, rollouts, samples, args):
     batch = train.make_batch(rollouts, [float(i % 2) for i in range(len(rollouts))], samples, model.device, torch.float32)
-    train.score_batch(model, reference, batch, args, lambda *_: None)
-    train.assign_credit(batch, args)
+    batch |= train.score_batch(model, reference, batch, args, lambda *_: None)
+    batch |= train.assign_credit(batch, args)
     losses = train.accumulate_gradients(model, batch, args, lambda *_: None)
     if optimizer is not None:
         optimizer.step()

@@ -10,9 +10,13 @@ The +- printed is one standard error over problems.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: a waiting thread sleeps. Spinning beside another busy
+# program made a step of the demo five times as slow on two cores.
 
 import data
 import model as transformer

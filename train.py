@@ -32,6 +32,9 @@ import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: a waiting thread sleeps. Spinning beside another busy
+# program made a step of the demo five times as slow on two cores.
+
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -46,8 +49,8 @@ from tokenizer import Tokenizer
 
 HERE = Path(__file__).resolve().parent
 DEMO = {"model": str(HERE / "demo/model"), "data": [str(HERE / "demo/train.jsonl")], "eval_data": [str(HERE / "demo/test.jsonl")],
-        "steps": 80, "prompts_per_step": 64, "samples_per_prompt": 8, "max_new_tokens": 48, "lr": 3e-4, "actor_coef": 1e-4,
-        "eval_every": 20, "eval_top_p": 1.0, "weight_decay": 0.0}
+        "steps": 60, "prompts_per_step": 64, "samples_per_prompt": 8, "max_new_tokens": 48, "lr": 5e-4, "warmup": 5, "weight_decay": 0.0,
+        "actor_coef": 1e-4, "eval_every": 20, "eval_top_p": 1.0}
 RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "slots", "tokens_per_microbatch", "resume", "out", "device"}  # may change
 
 
@@ -181,29 +184,23 @@ def worth_sharing(rollouts):
 def microbatches(rollouts, budget, share):
     """Rows of the batch in lists whose size in tokens, padding included, stays within `budget` (a row that exceeds it goes alone).
 
-    Like goes with like, so that there is little padding, and the longest go first, so that memory peaks early.
+    Like goes with like, so that there is little padding, and the longest go first, so that memory peaks early. When prompts are shared a
+    list costs prompts x longest prompt + rows x longest response, and rows of one prompt stay together; else rows x longest whole.
     """
-    longest = {}
-    for r in rollouts:
-        longest[tuple(r.prompt_ids)] = max(longest.get(tuple(r.prompt_ids), 0), len(r.prompt_ids) + len(r.response_ids))
-
-    def order(i):  # sharing: group after group; else row after row
-        r = rollouts[i]
-        return (-longest[tuple(r.prompt_ids)], r.prompt_ids, -len(r.response_ids)) if share else -len(r.prompt_ids) - len(r.response_ids)
-
-    def tokens(rows):
-        part = [rollouts[i] for i in rows]
-        P, T = max(len(r.prompt_ids) for r in part), max(len(r.response_ids) for r in part)
-        if share:
-            return len({tuple(r.prompt_ids) for r in part}) * P + len(part) * T
-        return len(part) * max(len(r.prompt_ids) + len(r.response_ids) for r in part)
-
-    parts = []
-    for row in sorted(range(len(rollouts)), key=order):
-        if parts and tokens([*parts[-1], row]) <= budget:
-            parts[-1].append(row)
+    ids, longest = {}, {}
+    prompt = [ids.setdefault(tuple(r.prompt_ids), len(ids)) for r in rollouts]  # number of each row's prompt
+    size = [(len(r.prompt_ids), len(r.response_ids)) for r in rollouts]
+    for i, p in enumerate(prompt):
+        longest[p] = max(longest.get(p, 0), sum(size[i]))
+    parts, P, T, both, prompts = [], 0, 0, 0, set()
+    for i in sorted(range(len(rollouts)), key=lambda i: (-longest[prompt[i]], prompt[i], -size[i][1]) if share else -sum(size[i])):
+        P, T, both, prompts = max(P, size[i][0]), max(T, size[i][1]), max(both, sum(size[i])), prompts | {prompt[i]}
+        rows = len(parts[-1]) + 1 if parts else 1
+        if parts and (len(prompts) * P + rows * T if share else rows * both) <= budget:
+            parts[-1].append(i)
         else:
-            parts.append([row])
+            parts.append([i])
+            (P, T), both, prompts = size[i], sum(size[i]), {prompt[i]}
     return parts
 
 
@@ -232,34 +229,31 @@ def response_hidden(model, rollouts, share):
     return hidden[((at >= begin) & (at < end)).to(model.device)], targets
 
 
+@torch.no_grad()
 def score_batch(model, reference, batch, args, show):
-    """Adds logps, ref_logps, kl and entropy, [B, T] each, 0 outside the mask."""
-    names = ("logps", "ref_logps", "kl", "entropy")
-    values = {name: torch.zeros_like(batch["sampler_logps"]) for name in names}
+    """-> {"logps", "ref_logps", "kl", "entropy"}, [B, T] each, 0 outside the mask."""
+    scores = {name: torch.zeros_like(batch["sampler_logps"]) for name in ("logps", "ref_logps", "kl", "entropy")}
     done = 0
-    with torch.no_grad():
-        for rows in microbatches(batch["rollouts"], args.tokens_per_microbatch, batch["share"]):
-            part = [batch["rollouts"][i] for i in rows]
-            hidden, targets = response_hidden(model, part, batch["share"])
-            ref_hidden, _ = response_hidden(reference, part, batch["share"])
-            stats = vimpo.score_tokens(hidden, model.head_weight, ref_hidden, reference.head_weight, targets, args.temperature, args.kl)
-            for name, stat in zip(names, stats, strict=True):
-                filled = values[name][rows]
-                filled[batch["mask"][rows]] = stat
-                values[name][rows] = filled
-            done += len(rows)
-            show(done, len(batch["rollouts"]))
-    batch.update(values)
+    for rows in microbatches(batch["rollouts"], args.tokens_per_microbatch, batch["share"]):
+        part = [batch["rollouts"][i] for i in rows]
+        hidden, targets = response_hidden(model, part, batch["share"])
+        ref_hidden, _ = response_hidden(reference, part, batch["share"])
+        stats = vimpo.score_tokens(hidden, model.head_weight, ref_hidden, reference.head_weight, targets, args.temperature, args.kl)
+        for score_of, stat in zip(scores.values(), stats, strict=True):
+            score_of[rows] = score_of[rows].masked_scatter(batch["mask"][rows], stat)
+        done += len(rows)
+        show(done, len(batch["rollouts"]))
+    return scores
 
 
 def assign_credit(batch, args):
-    """Adds baseline [B] and advantages [B, T]: the one place, besides the loss, where VIMPO and GRPO part."""
-    batch["baseline"] = vimpo.group_baseline(batch["rewards"], batch["group"])
-    batch["td"] = vimpo.td_terms(batch["logps"], batch["ref_logps"], batch["kl"], batch["mask"], args.beta)
+    """-> {"baseline" [B], "td" [B, T], "advantages" [B, T]}: the one place, besides the loss, where VIMPO and GRPO part."""
+    td = vimpo.td_terms(batch["logps"], batch["ref_logps"], batch["kl"], batch["mask"], args.beta)
     if args.algo == "vimpo":
-        batch["advantages"] = vimpo.whiten(vimpo.gae(batch["td"], batch["mask"], args.gae_lambda), batch["mask"])
+        advantages = vimpo.whiten(vimpo.gae(td, batch["mask"], args.gae_lambda), batch["mask"])
     else:
-        batch["advantages"] = vimpo.grpo_advantages(batch["rewards"], batch["group"], batch["mask"])
+        advantages = vimpo.grpo_advantages(batch["rewards"], batch["group"], batch["mask"])
+    return {"baseline": vimpo.group_baseline(batch["rewards"], batch["group"]), "td": td, "advantages": advantages}
 
 
 def accumulate_gradients(model, batch, args, show):
@@ -333,18 +327,18 @@ def load_optimizer(path, model, optimizer):
             optimizer.state[p] = {key: state[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
 
 
-def log_rollouts(path, step, batch, rewards_clean, problems, tokenizer, samples, count=4):
-    """Write some responses with the credit of each token: of the first group whose rewards differ, else of the first group."""
-    rewards, baseline = batch["rewards"], batch["baseline"]
-    first = next((i for i in range(0, len(rewards), samples) if rewards[i : i + samples].min() < rewards[i : i + samples].max()), 0)
-    values = vimpo.implied_values(batch["td"], batch["mask"], baseline)  # [B, T+1]
-    rows = sorted(range(first, first + samples), key=lambda i: (i - first) // 2 if rewards[i] == rewards[first] else (i - first) // 2 - 0.5)
-    for i in sorted(rows[:count]):
-        r, T = batch["rollouts"][i], len(batch["rollouts"][i].response_ids)
+def log_rollouts(path, step, batch, problems, tokenizer, samples):
+    """Write up to four responses with the credit of each token: right and wrong ones of the first group that has both, else of the first."""
+    rewards, values = batch["rewards"], vimpo.implied_values(batch["td"], batch["mask"], batch["baseline"])  # [B], [B, T+1]
+    groups = [range(i, i + samples) for i in range(0, len(rewards), samples)]
+    group = next((g for g in groups if rewards[g[0] : g[-1] + 1].min() < rewards[g[0] : g[-1] + 1].max()), groups[0])
+    best = rewards[group[0] : group[-1] + 1].max()
+    for i in [i for i in group if rewards[i] == best][:2] + [i for i in group if rewards[i] < best][:2]:
+        r, problem, T = batch["rollouts"][i], problems[i // samples], len(batch["rollouts"][i].response_ids)
         append_jsonl(path, {
-            "step": step, "id": problems[i // samples]["id"], "answer": problems[i // samples]["answer"], "prompt": tokenizer.decode(r.prompt_ids),
+            "step": step, "id": problem["id"], "answer": problem["answer"], "prompt": tokenizer.decode(r.prompt_ids),
             "tokens": [tokenizer.decode([t]) for t in r.response_ids], "response": tokenizer.decode(r.response_ids), "finished": r.finished,
-            "reward": float(rewards[i]), "reward_clean": rewards_clean[i], "baseline": float(baseline[i]),
+            "reward": float(rewards[i]), "reward_clean": batch["rewards_clean"][i], "baseline": float(batch["baseline"][i]),
             "values": [round(x, 6) for x in values[i, : T + 1].tolist()], "advantages": [round(x, 5) for x in batch["advantages"][i, :T].tolist()]})
 
 
@@ -396,22 +390,21 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     batch["rewards_clean"] = clean
     t_rollout = time.monotonic()
 
-    score_batch(model, reference, batch, args, progress(f"step {step}: scoring"))
-    assign_credit(batch, args)
+    batch |= score_batch(model, reference, batch, args, progress(f"step {step}: scoring"))
+    batch |= assign_credit(batch, args)
     t_score = time.monotonic()
 
     lr = args.lr * min(1.0, step / max(args.warmup, 1))
     for group in optimizer.param_groups:
         group["lr"] = lr
     for update in range(args.updates_per_step):
-        if update and args.algo == "vimpo":  # the policy has moved: its KL is another; what it was sampled with, and its credit, stay
-            kept = {key: batch[key] for key in ("logps", "entropy")}
-            score_batch(model, reference, batch, args, progress(f"step {step}: scoring again"))
-            batch.update(kept)
-        losses = accumulate_gradients(model, batch, args, progress(f"step {step}: update"))
+        current = batch
+        if update and args.algo == "vimpo":  # the policy has moved, and its KL with it; what was sampled, and its credit, stay
+            current = batch | {"kl": score_batch(model, reference, batch, args, progress(f"step {step}: scoring again"))["kl"]}
+        losses = accumulate_gradients(model, current, args, progress(f"step {step}: update"))
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
         if not torch.isfinite(grad_norm):
-            raise FloatingPointError(f"step {step}: the gradient is {float(grad_norm)}; nothing was updated")
+            sys.exit(f"train.py: step {step}: the norm of the gradient is {float(grad_norm)}; stopped before this update, the last checkpoint stays")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     t_update = time.monotonic()
@@ -492,6 +485,8 @@ def main(argv=None):
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{args.algo}: {args.model} ({size:.1f}M parameters, {model.compute_dtype} on {model.device}), {len(problems)} problems, "
           f"steps {done + 1} to {steps} of {P} prompts x {args.samples_per_prompt} samples -> {out}", flush=True)
+    if done >= steps:
+        print(f"{out} is at step {done} already: nothing to do (more --steps or --epochs go on)")
     history, started = [], time.monotonic()
     first = last = run_eval(0, model, tokenizer, tests, test_prompts, args) if tests and not done else None
     for step in range(done + 1, steps + 1):
@@ -499,7 +494,7 @@ def main(argv=None):
         prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in chosen]
         metrics, batch = run_step(step, model, reference, optimizer, tokenizer, chosen, prompts, args)
         append_jsonl(out / "metrics.jsonl", metrics)
-        log_rollouts(out / "rollouts.jsonl", step, batch, batch["rewards_clean"], chosen, tokenizer, args.samples_per_prompt)
+        log_rollouts(out / "rollouts.jsonl", step, batch, chosen, tokenizer, args.samples_per_prompt)
         seconds = sum(metrics[f"seconds_{phase}"] for phase in ("rollout", "score", "update"))
         print(f"step {step}/{steps}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  entropy {metrics['entropy']:.3f}  "
               f"tokens {metrics['response_tokens']:.0f}  gap {metrics['sampler_gap']:.1e}  {metrics['tokens_per_second']:.0f} tokens/s  "

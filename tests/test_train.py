@@ -178,8 +178,8 @@ def step_gradient(make_model):
                                      clip_high=0.28, dual_clip=10.0, actor_coef=0.1, value_loss="squared")
         batch = train.make_batch([rollouts[i] for i in order], [rewards[i] for i in order], 4, "cpu", torch.float64)
         batch |= {"share": share, "group": torch.tensor([i // 4 for i in order])}
-        train.score_batch(model, reference, batch, args, quiet)
-        train.assign_credit(batch, args)
+        batch |= train.score_batch(model, reference, batch, args, quiet)
+        batch |= train.assign_credit(batch, args)
         model.zero_grad()
         losses = train.accumulate_gradients(model, batch, args, quiet)
         return torch.cat([p.grad.flatten() for p in model.parameters()]), losses
@@ -206,8 +206,8 @@ def test_the_gradient_is_that_of_the_dense_formula(step_gradient, make_model):
     args = types.SimpleNamespace(tokens_per_microbatch=64, temperature=0.8, kl="exact", beta=0.1, algo="vimpo", gae_lambda=1.0, clip_low=0.2,
                                  clip_high=0.28, dual_clip=10.0, actor_coef=0.0, value_loss="squared")
     batch = train.make_batch([rollout, other], [1.0, 0.0], 2, "cpu", torch.float64)
-    train.score_batch(model, reference, batch, args, quiet)
-    train.assign_credit(batch, args)
+    batch |= train.score_batch(model, reference, batch, args, quiet)
+    batch |= train.assign_credit(batch, args)
     train.accumulate_gradients(model, batch, args, quiet)
     loss = 0
     for r, reward in ((rollout, 1.0), (other, 0.0)):
