@@ -57,7 +57,7 @@ def _read_problem(where, line):
     messages = isinstance(ask, list) and ask and all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in ask)
     if not messages and (not isinstance(ask, str) or not ask.strip()):
-        raise ValueError(f"{where}: \"{key}\" is {_short(ask)}; wanted text, or a list of messages with role and content")
+        raise ValueError(f"{where}: \"{key}\" is {short(ask)}; wanted text, or a list of messages with role and content")
     if "answer" in row:
         answer, name = row["answer"], "answer"
     else:
@@ -66,7 +66,7 @@ def _read_problem(where, line):
         if answer is None:
             raise ValueError(f"{where}: no answer in it; wanted \"answer\", or \"reward_model\" with \"ground_truth\"")
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise ValueError(f"{where}: \"{name}\" is {_short(answer)}; wanted text or a number")
+        raise ValueError(f"{where}: \"{name}\" is {short(answer)}; wanted text or a number")
     answer = str(answer)
     if key == "question" and "####" in answer:
         answer = answer.rsplit("####", 1)[1]
@@ -75,9 +75,10 @@ def _read_problem(where, line):
     return {"id": str(row.get("id", where)), "ask": ask, "bare": key != "prompt", "answer": answer.strip()}
 
 
-def _short(value):
+def short(value, most=70):
+    """JSON of a value, cut to one short line."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def choose_template(template, tokenizer, problems):

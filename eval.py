@@ -29,8 +29,8 @@ from tokenizer import Tokenizer
 def evaluate(model, tokenizer, problems, prompts, *, samples=1, temperature=1.0, top_p=0.7, max_new_tokens, seed=0, slots=None, on_progress=None):
     """Sample and grade -> one dict a file, {"file", "n", "accuracy", "stderr", "response_tokens", "truncated", "problems"}, in order.
 
-    problems as from data.load_problems, prompts their token ids. "problems" holds, for each, its id, answer, and the samples' answers,
-    scores and lengths.
+    problems as from data.load_problems, prompts their token ids. "problems" holds, for each, its id, answer, and the samples' responses,
+    extracted answers, scores and lengths.
     """
     rollouts = generate(model, prompts, samples_per_prompt=samples, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
                         stop_ids=tokenizer.eos_ids, seed=f"eval {seed}", slots=slots, on_progress=on_progress)
@@ -39,7 +39,7 @@ def evaluate(model, tokenizer, problems, prompts, *, samples=1, temperature=1.0,
         mine = rollouts[i * samples : (i + 1) * samples]
         texts = [tokenizer.decode(r.response_ids, skip_special=True) for r in mine]
         files.setdefault(problem["file"], []).append({
-            "id": problem["id"], "answer": problem["answer"], "answers": [extract_answer(t) for t in texts],
+            "id": problem["id"], "answer": problem["answer"], "responses": texts, "answers": [extract_answer(t) for t in texts],
             "scores": [score(t, problem["answer"]) for t in texts], "lengths": [len(r.response_ids) for r in mine],
             "truncated": [not r.finished for r in mine]})
     table = []

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from model import KVCache, frozen_copy
 
 PREFILL_TOKENS = 4096  # prompts are prefilled together up to this many tokens, padding included: enough to keep the matrix products busy
-CACHE_BYTES = 4 << 30  # on the CPU; on CUDA half of what is free
+CACHE_BYTES = 2 << 30  # on the CPU; on CUDA half of what is free
 
 
 class Rollout(NamedTuple):
@@ -181,7 +181,7 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     """Sample responses: list of prompts (lists of ids) -> list of Rollout, prompt 0 sample 0, prompt 0 sample 1, ..., prompt 1 sample 0, ...
 
     temperature 0 is greedy; top_k 0 and top_p 1 are off (top_k first, then top_p of what is left). slots: rows decoded together (None: as many
-    as memory is planned for). on_progress(samples done, samples in all, tokens so far) is called as samples end.
+    as memory is planned for). on_progress(samples done, samples in all, tokens so far) is called at every step.
     A sample depends on (model, prompt, seed, its index among the samples of that prompt, the settings above) and on nothing else; a prompt
     that stands twice in the list gets different samples. Raises ValueError for an empty prompt, an id outside the vocabulary or a bad setting.
     """
@@ -211,10 +211,12 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     owner = []  # (prompt, sample) of each row in use; rows 0 .. len(owner) - 1 are in use
     prefilled = {}  # prompt -> (its prefill's cache, row there, logits of its first token), until its last sample is in
     place, unfinished = {}, [samples_per_prompt] * len(prompts)
-    out, finished, sampled = [None] * total, 0, 0
+    out, finished, sampled = [None] * total, 0, 0  # sampled: tokens so far, those of unfinished samples included
 
     def draw(rows, logits):
         """Sample each row's next token; note which samples end with it."""
+        nonlocal sampled
+        sampled += len(rows)
         new, logp = sample(logits, keys[rows], count[rows], temperature, top_p, top_k)
         tokens[rows, count[rows]], logps[rows, count[rows]], token[rows] = new, logp.float(), new
         count[rows] += 1
@@ -241,12 +243,12 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
 
     def release(rows):
         """Hand out what the samples of these rows have become; refill the rows, or close the gaps from behind."""
-        nonlocal finished, sampled
+        nonlocal finished
         for row in rows:
             (p, j), T = owner[row], int(count[row])
             ids = tokens[row, :T].tolist()
             out[p * samples_per_prompt + j] = Rollout(list(prompts[p]), ids, logps[row, :T].tolist(), ids[-1] in stop_ids)
-            finished, sampled, unfinished[p] = finished + 1, sampled + T, unfinished[p] - 1
+            finished, unfinished[p] = finished + 1, unfinished[p] - 1
             if not unfinished[p]:
                 free.append(place.pop(p))
         refill, gaps = rows[: len(waiting)], rows[len(waiting) :]
@@ -268,8 +270,8 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
         while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the step's one wait for the device
             release(ended)
             changed = True
-            if on_progress is not None:
-                on_progress(finished, total, sampled + int(count[: len(owner)].sum()))
+        if on_progress is not None:
+            on_progress(finished, total, sampled)
         A = len(owner)
         if not A:
             return out

@@ -433,6 +433,8 @@ def run_eval(step, model, tokenizer, problems, prompts, args):
                      {"step": step} | {key: row[key] for key in ("file", "n", "accuracy", "response_tokens", "truncated")})
         print(f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right, {row['response_tokens']:.1f} tokens, "
               f"{row['truncated']:.1%} cut", flush=True)
+    shown, ask = table[0]["problems"][0], problems[0]["ask"] if isinstance(problems[0]["ask"], str) else problems[0]["ask"][-1]["content"]
+    print(f"      {data.short(ask)} -> {data.short(shown['responses'][0])} {'right' if shown['scores'][0] else 'wrong'}", flush=True)
     return sum(row["accuracy"] * row["n"] for row in table) / sum(row["n"] for row in table)
 
 
@@ -483,6 +485,8 @@ def main(argv=None):
     steps = args.steps or max(1, int((args.epochs or 1) * len(problems)) // P)
     test_prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in tests]
     size = sum(p.numel() for p in model.parameters()) / 1e6
+    if args.demo:
+        print("The demo: a tiny model that knows how to add and subtract, but slips, learns to take care. Watch `reward`. About three minutes.")
     print(f"{args.algo}: {args.model} ({size:.1f}M parameters, {model.compute_dtype} on {model.device}), {len(problems)} problems, "
           f"steps {done + 1} to {steps} of {P} prompts x {args.samples_per_prompt} samples -> {out}", flush=True)
     if done >= steps:
