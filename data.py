@@ -172,7 +172,7 @@ def progress(phase, every=10.0):
         line = f"{phase} {done}/{total}"
         if tokens:
             line += f"  {tokens / (now - start):.0f} tokens/s"
-        if 0 < done < total:
+        if total / 20 <= done < total:  # before that the first to end, the shortest, would promise too much
             left = (now - start) * (total - done) / done
             line += f"  {int(left // 60)}:{int(left % 60):02d} to go"
         if terminal:
