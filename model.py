@@ -21,6 +21,7 @@ activations, `model.compute_dtype`, at each use. The frozen reference and the sa
     logits = model.head(model.hidden(tokens, cache)); cache.lengths += T       # prefill, then one token at a time
 """
 
+import functools
 import json
 import math
 import shutil
@@ -32,6 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json",
               "added_tokens.json", "vocab.json", "merges.txt")  # files that make a checkpoint folder whole; copied, never rewritten
@@ -271,6 +273,7 @@ class Transformer(nn.Module):
     def __init__(self, config, dtype=torch.float32):
         super().__init__()
         self.config, self.compute_dtype, self.folder = config, dtype, None  # folder: where it was loaded from
+        self.recompute = False  # True: keep a layer's inputs and attention for the backward pass, and make the rest again there
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(config.V, config.D)
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -298,9 +301,11 @@ class Transformer(nn.Module):
         angles = positions[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
         cos, sin = angles.cos(), angles.sin()
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
+        again = self.recompute and torch.is_grad_enabled()
+        run = functools.partial(checkpoint, use_reentrant=False) if again else lambda half, *inputs: half(*inputs)
         for i, layer in enumerate(self.model.layers):
-            q, k, v = layer.before(x, cos, sin)
-            x = layer.after(x, attend(q, k, v) if past is None else past.attend(i, q, k, v))
+            q, k, v = run(layer.before, x, cos, sin)
+            x = run(layer.after, x, attend(q, k, v) if past is None else past.attend(i, q, k, v))
         return self.model.norm(x)
 
     def head(self, hidden):

@@ -51,7 +51,8 @@ HERE = Path(__file__).resolve().parent
 DEMO = {"model": str(HERE / "demo/model"), "data": [str(HERE / "demo/train.jsonl")], "eval_data": [str(HERE / "demo/test.jsonl")],
         "steps": 60, "prompts_per_step": 64, "samples_per_prompt": 8, "max_new_tokens": 48, "lr": 5e-4, "warmup": 5, "weight_decay": 0.0,
         "actor_coef": 1e-4, "eval_every": 20, "eval_top_p": 1.0}
-RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "slots", "tokens_per_microbatch", "resume", "out", "device"}  # may change
+RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "slots", "tokens_per_microbatch", "recompute_activations", "resume",
+             "out", "device"}  # settings that may change when a run goes on
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -107,6 +108,7 @@ def parse_args(argv):
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default %(default)s)")
     g.add_argument("--dtype", choices=["auto", "fp32", "bf16"], default="auto", help="of the arithmetic; masters are fp32 (auto: bf16 on cuda)")
     g.add_argument("--tokens-per-microbatch", type=ranged(int, 1), default=8192, metavar="N", help="padded; sets memory (default %(default)s)")
+    g.add_argument("--recompute-activations", action="store_true", help="less memory in the update for a third more of its time")
     g.add_argument("--slots", type=ranged(int, 1), metavar="N", help="rows sampled together (default: as memory allows)")
     args = parser.parse_args(argv)
     demo = args.model is None and args.data is None
@@ -260,10 +262,14 @@ def accumulate_gradients(model, batch, args, show):
     """One pass over the batch: leaves the gradient of the whole-batch loss in model's .grad -> (value_loss, actor_loss), floats.
 
     Each micro-batch's means are rescaled by its share of the responses (L_V) and of the tokens (L_A), so the parts add up to the whole.
+    In GRPO a response of a group with one reward has advantage 0 and so no gradient: it is left out, but counted. In VIMPO its target is 0,
+    but its gradient is not once the policy has moved: it stays.
     """
     B, N = len(batch["rollouts"]), int(batch["mask"].sum())
-    value_total, actor_total, done = 0.0, 0.0, 0
-    for rows in microbatches(batch["rollouts"], args.tokens_per_microbatch, batch["share"]):
+    used = list(range(B)) if args.algo == "vimpo" else batch["advantages"].any(1).nonzero()[:, 0].tolist() or [0]  # one: zeros, not None, in .grad
+    value_total, actor_total, done = 0.0, 0.0, B - len(used)
+    for rows in microbatches([batch["rollouts"][i] for i in used], args.tokens_per_microbatch, batch["share"]):
+        rows = [used[row] for row in rows]
         hidden, targets = response_hidden(model, [batch["rollouts"][i] for i in rows], batch["share"])
         mask, old_logps = batch["mask"][rows], batch["logps"][rows]  # [b, T]
         flat = vimpo.token_logps(hidden, model.head_weight, targets, args.temperature)  # [n]
@@ -460,6 +466,7 @@ def set_up(args):
     if saved:
         model = transformer.load_model(saved, device=device)
         model.compute_dtype = compute_dtype
+    model.recompute = args.recompute_activations
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}],

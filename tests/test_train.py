@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import data
 import eval as evaluation
 import train
+import vimpo
 from model import frozen_copy, load_model
 from rollout import Rollout
 
@@ -52,7 +53,8 @@ def finished(tmp_path_factory):
 def test_metrics_have_one_line_a_step_with_every_promised_key(finished):
     """A metric that is missing, or NaN, is found by whoever plots it months later."""
     keys = ["step", "reward", "reward_clean", "accuracy", "value_loss", "actor_loss", "kl", "entropy", "response_tokens", "truncated",
-            "uniform_groups", "grad_norm", "lr", "sampler_gap", "seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second", "actor_share"]
+            "uniform_groups", "grad_norm", "lr", "sampler_gap", "seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second",
+            "actor_share"]
     metrics = lines(finished / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     for m in metrics:
@@ -196,6 +198,50 @@ def test_the_gradient_does_not_depend_on_micro_batches_order_or_sharing(step_gra
     part, part_losses = step_gradient(order, budget, share, algo)
     assert (part - whole).norm() < 1e-12 * whole.norm()
     assert part_losses == pytest.approx(losses, abs=1e-12)
+
+
+def test_recomputed_activations_give_the_same_gradient(make_model):
+    """A recomputation that records a prompt's keys twice, or is not used at all."""
+    kept, made = make_model(torch.float64), make_model(torch.float64)
+    made.recompute = True
+    rollouts = [Rollout([1, 2, 3, 4], [5, 6, 7], [], True), Rollout([1, 2, 3, 4], [8, 9], [], True)]
+    saved = []
+    for model in (kept, made):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            hidden, _ = train.response_hidden(model, rollouts, share=True)
+        saved.append(sum(sizes))
+        hidden.square().sum().backward()
+    assert saved[1] < 0.8 * saved[0]
+    assert all(torch.allclose(a.grad, b.grad, rtol=1e-12, atol=1e-14) for a, b in zip(kept.parameters(), made.parameters(), strict=True))
+
+
+def test_grpo_leaves_out_groups_with_one_reward_and_loses_nothing(make_model, monkeypatch):
+    """Groups skipped together with their tokens' share of the mean, or an optimizer that stands still because there is no gradient at all."""
+    model = make_model(torch.float64)
+    args = types.SimpleNamespace(tokens_per_microbatch=10, algo="grpo", temperature=1.0, clip_low=0.2, clip_high=0.28, dual_clip=10.0)
+    rollouts = [Rollout([1, 2], [3 + i] * (1 + i), [-1.0] * (1 + i), True) for i in range(6)]
+
+    def gradient(rewards):
+        batch = train.make_batch(rollouts, rewards, 2, "cpu", torch.float64)
+        batch |= {"logps": batch["sampler_logps"], "advantages": vimpo.grpo_advantages(batch["rewards"], batch["group"], batch["mask"])}
+        model.zero_grad()
+        rows = []
+        monkeypatch.setattr(train, "response_hidden", lambda model, part, share: rows.extend(part) or response_hidden(model, part, share))
+        train.accumulate_gradients(model, batch, args, quiet)
+        return torch.cat([p.grad.flatten() for p in model.parameters()]), len(rows), batch
+
+    response_hidden = train.response_hidden
+    skipped, used, batch = gradient([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    assert used == 4
+    model.zero_grad()
+    hidden, targets = response_hidden(model, rollouts, False)
+    logps = batch["logps"].masked_scatter(batch["mask"], vimpo.token_logps(hidden, model.head_weight, targets))
+    vimpo.ppo_loss(logps, batch["logps"], batch["advantages"], batch["mask"]).backward()
+    whole = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert whole.norm() > 0 and (skipped - whole).norm() < 1e-12 * whole.norm()
+    nothing, _, _ = gradient([1.0] * 6)
+    assert nothing.abs().max() == 0
 
 
 def test_the_gradient_is_that_of_the_dense_formula(step_gradient, make_model):
