@@ -341,7 +341,8 @@ def main(argv=None):
         say(f"sampling: {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens x 8 samples, at most {new} new")
         rate = {name: row["result"] / row["seconds"] for name, row in rows.items()}
         for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  {row['result']:6} tokens  {rate[name]:8.1f} tokens/s  ours is {rate['ours'] / rate[name]:.2f}x")
+            say(f"  {name:14} {row['seconds']:8.2f} s  {row['result']:6} tokens  {rate[name]:8.1f} tokens/s  "
+                f"ours is {rate['ours'] / rate[name]:.2f}x")
         say(f"  matrix products alone: {limit:.2f} s; ours runs at {limit / rows['ours']['seconds']:.0%} of that limit\n")
         result["sampling"] = {"tokens_per_second": rate, "fraction_of_matmul_limit": limit / rows["ours"]["seconds"]}
 
@@ -361,7 +362,8 @@ def main(argv=None):
         say(f"step: 4 prompts x 8 samples x {new} new tokens, one update")
         for name, row in rows.items():
             say(f"  {name:14} {row['seconds']:8.2f} s  peak {row['mib'] or math.nan:8.0f} MiB beyond weights and optimizer   ours takes "
-                f"{rows['ours']['seconds'] / row['seconds']:.2f} of its time, {(rows['ours']['mib'] or math.nan) / (row['mib'] or math.nan):.2f} of its memory")
+                f"{rows['ours']['seconds'] / row['seconds']:.2f} of its time, "
+                f"{(rows['ours']['mib'] or math.nan) / (row['mib'] or math.nan):.2f} of its memory")
         say(f"  score and update: {update:.2f} s, {flops / peak_flops / update:.0%} of the matrix-product rate for 10 x parameters x tokens\n")
         result["step"] = {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()}
         result["step"]["score_update_fraction_of_peak"] = flops / peak_flops / update

@@ -356,7 +356,8 @@ class KVCache:
         self.rows = torch.arange(B, device=device)[:, None]  # [B, 1]
         self.fresh = self.fill == 0
         self.fill += T
-        self.mask = (torch.arange(min(self.fill, self.k.size(3)), device=device) <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]: own past and itself
+        keys = torch.arange(min(self.fill, self.k.size(3)), device=device)
+        self.mask = None if self.fresh else (keys <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]: a token sees its past and itself
         return self.positions
 
     def attend(self, layer, q, k, v):
