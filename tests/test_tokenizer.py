@@ -1,9 +1,9 @@
 """Token ids against the `tokenizers` library (where it is installed, else against ids it gave once), refusals, decoding, chat templates.
 
-Every form of tokenizer.json that the supported models use is built here from one small list of merges (tests/tokenizers/merges.txt).
+Every form of tokenizer.json that the supported models use is built here from one small list of merges (tests/tokenizer_forms/merges.txt).
 
     pytest tests/test_tokenizer.py
-    python tests/test_tokenizer.py        # with `tokenizers` installed: writes tests/tokenizers/frozen.json anew
+    python tests/test_tokenizer.py        # with `tokenizers` installed: writes tests/tokenizer_forms/frozen.json anew
 """
 
 import doctest
@@ -25,7 +25,7 @@ QWEN3 = SHARED / "models" / "qwen3-tokenizer"
 needs_qwen3 = pytest.mark.skipif(not QWEN3.exists(), reason="no ../shared/models/qwen3-tokenizer")
 
 BYTES = {b: c for c, b in tokenizer._BYTE.items()}
-MERGES = [line.split(" ") for line in (HERE / "tokenizers" / "merges.txt").read_text(encoding="utf-8").splitlines()]
+MERGES = [line.split(" ") for line in (HERE / "tokenizer_forms" / "merges.txt").read_text(encoding="utf-8").splitlines()]
 ENGLISH = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
@@ -196,7 +196,7 @@ def assert_same(mine, library, texts):
 def test_ids_of_every_form_are_those_the_library_gave(form, folders):
     """Any slip in the splits (a lookahead across pieces, a gap lost), the merges, the added tokens, NFC or the template of a real form."""
     mine = Tokenizer.from_pretrained(folders[form])
-    frozen = json.loads((HERE / "tokenizers" / "frozen.json").read_text(encoding="utf-8"))
+    frozen = json.loads((HERE / "tokenizer_forms" / "frozen.json").read_text(encoding="utf-8"))
     assert [mine.encode(text) for text in TRICKY] == frozen[form]
 
 
@@ -464,4 +464,4 @@ if __name__ == "__main__":
 
     library = {form: tokenizers.Tokenizer.from_str(json.dumps(spec)) for form, spec in forms().items()}
     frozen = {form: [t.encode(text).ids for text in TRICKY] for form, t in library.items()}
-    (HERE / "tokenizers" / "frozen.json").write_text(json.dumps(frozen, separators=(",", ":")) + "\n", encoding="utf-8")
+    (HERE / "tokenizer_forms" / "frozen.json").write_text(json.dumps(frozen, separators=(",", ":")) + "\n", encoding="utf-8")
