@@ -46,6 +46,8 @@ from tokenizer import Tokenizer
 
 SMOLLM2 = {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64,
            "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
+ARGS = types.SimpleNamespace(tokens_per_microbatch=8192, temperature=1.0, kl="exact", beta=5e-4, algo="vimpo", gae_lambda=1.0, clip_low=0.2,
+                             clip_high=0.28, dual_clip=10.0, actor_coef=5e-3, value_loss="squared")  # of train.py: its defaults
 LENGTHS = [97, 131, 84, 163, 118, 142, 76, 109]  # of eight prompts: GSM8K problems under a chat template
 
 
@@ -76,6 +78,10 @@ def peak_memory(device):
     return lambda: max(status("VmHWM") - before, 0)
 
 
+def say(text=""):
+    print(text, flush=True)
+
+
 def race(contestants, rounds, device):
     """{name: function} -> {name: {"seconds": median, "mib": median peak, "result": of the last round}}; they take turns after one warm-up."""
     seconds, memory, result = ({name: [] for name in contestants} for _ in range(3))
@@ -97,6 +103,16 @@ def clock(run, device, repeats=5):
     return race({"it": run}, repeats, device)["it"]["seconds"]
 
 
+def report(title, rows, note):
+    """Print what each contestant took, beside ours -> the figures alone."""
+    say(f"{title}")
+    for name, row in rows.items():
+        memory = "" if row["mib"] is None else f"  {row['mib']:8.0f} MiB at most beyond what was there"
+        say(f"  {name:14} {row['seconds']:9.4f} s ({row['seconds'] / rows['ours']['seconds']:.2f} x ours){memory}")
+    say(f"  {note}\n")
+    return {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()}
+
+
 def card(device, dtype):
     """What this machine can do: the static part."""
     a, b = (torch.randn(n, 2048, device=device, dtype=dtype) for n in (2048, 2048))
@@ -106,10 +122,6 @@ def card(device, dtype):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability() + " CPU"
     return {"device": name, "threads": torch.get_num_threads(), "dtype": str(dtype).removeprefix("torch."), "torch": torch.__version__,
             "matmul_gflops": round(matmul), "copy_gb_per_s": round(bandwidth, 1)}
-
-
-def say(text=""):
-    print(text, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -180,24 +192,24 @@ def matmul_limit(model, prompts, rollouts, slots):
 # One step
 
 
-def our_step(model, reference, optimizer, prompts, samples, max_new_tokens, args):
+def our_step(model, reference, optimizer, prompts, samples, max_new_tokens):
     """Sample, score, credit, update, as train.run_step does, with rewards from a coin."""
     rollouts = generate(model, prompts, samples_per_prompt=samples, max_new_tokens=max_new_tokens, stop_ids=[])
-    return learn(model, reference, optimizer, rollouts, samples, args)
+    return learn(model, reference, optimizer, rollouts, samples)
 
 
-def learn(model, reference, optimizer, rollouts, samples, args):
+def learn(model, reference, optimizer, rollouts, samples):
     batch = train.make_batch(rollouts, [float(i % 2) for i in range(len(rollouts))], samples, model.device, torch.float32)
-    batch |= train.score_batch(model, reference, batch, args, lambda *_: None)
-    batch |= train.assign_credit(batch, args)
-    losses = train.accumulate_gradients(model, batch, args, lambda *_: None)
+    batch |= train.score_batch(model, reference, batch, ARGS, lambda *_: None)
+    batch |= train.assign_credit(batch, ARGS)
+    losses = train.accumulate_gradients(model, batch, ARGS, lambda *_: None)
     if optimizer is not None:
         optimizer.step()
     model.zero_grad(set_to_none=True)
     return losses
 
 
-def peer_step(peer, peer_reference, optimizer, prompts, samples, max_new_tokens, args):
+def peer_step(peer, peer_reference, optimizer, prompts, samples, max_new_tokens):
     """The same step in the peers' way: whole sequences, [B, T, V] log-softmax of both models, gradient through it."""
     _, out = peer_generate(peer, prompts, samples, max_new_tokens, ())
     P, T = out.size(1) - max_new_tokens, max_new_tokens
@@ -210,10 +222,10 @@ def peer_step(peer, peer_reference, optimizer, prompts, samples, max_new_tokens,
     kl = (all_logps.exp() * (all_logps - ref_logps)).sum(-1).detach()
     logps, ones = all_logps.gather(2, targets)[..., 0], torch.ones(out.size(0), T, device=out.device)
     rewards = torch.arange(out.size(0), device=out.device) % 2.0
-    td = vimpo.td_terms(logps, ref_logps.gather(2, targets)[..., 0], kl, ones, args.beta)
+    td = vimpo.td_terms(logps, ref_logps.gather(2, targets)[..., 0], kl, ones, ARGS.beta)
     advantages = vimpo.whiten(vimpo.gae(td, ones), ones)
     loss = vimpo.value_loss(td, rewards, torch.full_like(rewards, 0.5), ones)
-    loss = loss + args.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
+    loss = loss + ARGS.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -259,6 +271,7 @@ def difference(a, b):
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
+# The parts
 
 
 def random_model(folder, device, dtype, **changes):
@@ -276,146 +289,132 @@ def random_model(folder, device, dtype, **changes):
     return model
 
 
+def bench_sampling(model, peers, prompts, stop_ids, rounds, quick):
+    new, kept = 32 if quick else 128, {}
+
+    def ours():
+        kept["rollouts"] = generate(model, prompts, samples_per_prompt=8, max_new_tokens=new, stop_ids=stop_ids)
+        return sum(len(r.response_ids) for r in kept["rollouts"])
+
+    contestants = {"ours": ours, "dense": lambda: dense_generate(model, prompts, 8, new, stop_ids)}
+    if peers:
+        contestants["transformers"] = lambda: peer_generate(peers[0], prompts, 8, new, stop_ids)[0]
+    rows = race(contestants, rounds, model.device)
+    rate = {name: row["result"] / row["seconds"] for name, row in rows.items()}
+    limit = matmul_limit(model, prompts, kept["rollouts"], 64) / rows["ours"]["seconds"]
+    note = "tokens/s: " + ", ".join(f"{name} {r:.0f} (ours {rate['ours'] / r:.2f}x)" for name, r in rate.items())
+    return report(f"sampling: {len(prompts)} prompts x 8 samples, at most {new} new tokens", rows,
+                  f"{note}; ours at {limit:.0%} of its matrix products alone") | {"tokens_per_second": rate, "fraction_of_limit": limit}
+
+
+def bench_step(model, peers, prompts, rounds, quick, peak):
+    new, prompts = 16 if quick else 64, prompts[:4]
+    reference, optimizer = transformer.frozen_copy(model), torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
+    contestants = {"ours": lambda: our_step(model, reference, optimizer, prompts, 8, new)}
+    if peers:
+        peer_optimizer = torch.optim.AdamW(peers[0].parameters(), lr=1e-9)
+        contestants["peers"] = lambda: peer_step(*peers, peer_optimizer, prompts, 8, new)
+    rows = race(contestants, rounds, model.device)
+    rollouts = generate(model, prompts, samples_per_prompt=8, max_new_tokens=new, stop_ids=[])
+    seconds = clock(lambda: learn(model, reference, optimizer, rollouts, 8), model.device, rounds)
+    computed = sum(map(len, prompts)) + 32 * new  # each prompt once
+    share = 10 * sum(p.numel() for p in model.parameters()) * computed / peak / seconds  # 2 + 2 to score with two models, 6 to update
+    return report(f"step: 4 prompts x 8 samples x {new} new tokens, one update", rows, f"score and update {seconds:.2f} s, {share:.0%} of the "
+                  "matrix-product rate for 10 x parameters x tokens computed") | {"fraction_of_peak": share}
+
+
+def bench_logps(device, dtype, quick):
+    N, D, V = (1024, 256, 32768) if quick else (8192, 1024, 151936)
+    hidden, ref_hidden = (torch.randn(N, D, device=device, dtype=dtype) for _ in range(2))
+    head = torch.randn(V, D, device=device, dtype=dtype) / D**0.5
+    ref_head, targets = head + 0.01 * torch.randn_like(head), torch.randint(V, (N,), device=device)
+    rows = race({name: functools.partial(logps_and_kl, name == "ours", hidden, ref_hidden, head, ref_head, targets) for name in ("ours", "dense")},
+                1, device)
+    worst = max(difference(a, b) for a, b in zip(rows["ours"]["result"], rows["dense"]["result"], strict=True))
+    return report(f"log-probs with gradient, and exact KL: {N} tokens, D {D}, V {V}", rows,
+                  f"largest relative difference of log-probs, KL and gradients {worst:.1e}") | {"difference": worst}
+
+
+def bench_recurrence():
+    td, mask = torch.randn(64, 4096), torch.rand(64, 4096) < 0.9
+    rows = race({"ours": lambda: vimpo.gae(td, mask, 0.95), "loops": lambda: gae_by_loops(td, mask, 0.95)}, 5, torch.device("cpu"))
+    return report("recurrence: 64 x 4096, lambda 0.95, one token in ten masked", rows,
+                  f"difference {difference(rows['ours']['result'], rows['loops']['result']):.1e}")
+
+
+def bench_scaling(folder, device, dtype, rounds, quick):
+    say("scaling: score + update, 4 layers of width 256, prompts of 128 tokens; a row varies one thing")
+    base, results = {"T": 256, "group": 4, "V": 8192, "prompts": 2}, []
+    rows = [base | {"T": T} for T in ((64, 256, 1024) if quick else (64, 256, 1024, 2048, 4096))]
+    rows += [base | {key: n} for key, values in (("group", (2, 8, 16)), ("V", (32768, 131072)), ("prompts", (4, 8))) for n in values]
+    for row in rows:
+        model = random_model(f"{folder}/small", device, dtype, vocab_size=row["V"], hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+                             num_attention_heads=4, num_key_value_heads=2)
+        rollouts = [Rollout([p + 1] * 128, torch.randint(row["V"], (row["T"],)).tolist(), [-1.0] * row["T"], False)
+                    for p in range(row["prompts"]) for _ in range(row["group"])]
+        run = functools.partial(learn, model, transformer.frozen_copy(model), None, rollouts, row["group"])
+        measured, tokens = race({"it": run}, rounds, device)["it"], row["T"] * len(rollouts)
+        row |= {"seconds": measured["seconds"], "us_per_token": measured["seconds"] / tokens * 1e6, "mib": measured["mib"]}
+        say("  " + "  ".join(f"{key} {n:6}" if isinstance(n, int) else f"{key} {n or math.nan:9.1f}" for key, n in row.items()))
+        results.append(row)
+    say()
+    return results
+
+
 def main(argv=None):
+    parts = ["sampling", "step", "logps", "recurrence", "scaling"]
     parser = data.Parser(prog="bench.py", description="Side-by-side timings and memory; the last line is JSON.")
     parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: random weights of SmolLM2-135M's shape)")
     parser.add_argument("--data", metavar="FILE", help="JSONL problems to sample from, with --model (default: random prompts)")
-    parser.add_argument("--only", nargs="+", choices=["sampling", "step", "logps", "recurrence", "scaling"], help="parts to run (default: all)")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default: all)")
     parser.add_argument("--rounds", type=ranged(int, 1), default=3, help="turns of each contestant (default 3)")
     parser.add_argument("--quick", action="store_true", help="a smaller model and one round: about a minute")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"], help="auto: bf16 on cuda, fp32 on cpu")
     args = parser.parse_args(argv)
-    parts = set(args.only or ["sampling", "step", "logps", "recurrence", "scaling"])
     rounds, folder = 1 if args.quick else args.rounds, tempfile.TemporaryDirectory()
     try:
+        if args.data and not args.model:
+            raise ValueError("--data wants --model: random weights have no tokenizer")
         device, dtype = transformer.choose_device(args.device, args.dtype)
+        path = args.model or folder.name
         if args.model:
-            model, path = transformer.load_model(args.model, device), args.model
+            model = transformer.load_model(path, device)
             model.compute_dtype = dtype
         else:
-            path = folder.name
             model = random_model(path, device, dtype, **({"num_hidden_layers": 6, "vocab_size": 16384} if args.quick else {}))
         torch.manual_seed(0)
         V = model.config.V
         prompts, stop_ids = [torch.randint(V // 64, V, (n,)).tolist() for n in LENGTHS], set(range(V // 64))  # stops after 64 tokens or so
         if args.data:
-            if not args.model:
-                parser.error("--data wants --model: random weights have no tokenizer")
             tokenizer, problems = Tokenizer.from_pretrained(path), data.load_problems([args.data])[:8]
             template = data.choose_template(None, tokenizer, problems)
             prompts, stop_ids = [data.prompt_ids(p, tokenizer, template, 2048) for p in problems], set(tokenizer.eos_ids)
     except (ValueError, OSError) as e:
         die("bench.py", e)
-    try:
-        from transformers import AutoModelForCausalLM, logging
+    peers = []
+    if {"sampling", "step"} & set(args.only):
+        try:
+            from transformers import AutoModelForCausalLM, logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        peer, peer_reference = (AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device) for _ in range(2))
-    except ImportError:
-        peer = peer_reference = None
-        say("transformers is not installed: its rows are left out (pip install transformers)")
-
-    result = {"card": card(device, dtype)}
-    say("  ".join(f"{k} {v}" for k, v in result["card"].items()))
-    peak_flops = result["card"]["matmul_gflops"] * 1e9
-    size = sum(p.numel() for p in model.parameters())
-    say(f"model: {size / 1e6:.1f}M parameters, vocabulary {V}\n")
-    settings = types.SimpleNamespace(tokens_per_microbatch=8192, temperature=1.0, kl="exact", beta=5e-4, algo="vimpo", gae_lambda=1.0, clip_low=0.2,
-                                     clip_high=0.28, dual_clip=10.0, actor_coef=5e-3, value_loss="squared")
-
-    if "sampling" in parts:
-        new = 32 if args.quick else 128
-        kept = {}
-
-        def ours():
-            kept["rollouts"] = generate(model, prompts, samples_per_prompt=8, max_new_tokens=new, stop_ids=stop_ids)
-            return sum(len(r.response_ids) for r in kept["rollouts"])
-
-        contestants = {"ours": ours, "dense": lambda: dense_generate(model, prompts, 8, new, stop_ids)}
-        if peer is not None:
-            contestants["transformers"] = lambda: peer_generate(peer, prompts, 8, new, stop_ids)[0]
-        rows = race(contestants, rounds, device)
-        limit = matmul_limit(model, prompts, kept["rollouts"], 64)
-        say(f"sampling: {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens x 8 samples, at most {new} new")
-        rate = {name: row["result"] / row["seconds"] for name, row in rows.items()}
-        for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  {row['result']:6} tokens  {rate[name]:8.1f} tokens/s  "
-                f"ours is {rate['ours'] / rate[name]:.2f}x")
-        say(f"  matrix products alone: {limit:.2f} s; ours runs at {limit / rows['ours']['seconds']:.0%} of that limit\n")
-        result["sampling"] = {"tokens_per_second": rate, "fraction_of_matmul_limit": limit / rows["ours"]["seconds"]}
-
-    if "step" in parts:
-        new = 16 if args.quick else 64
-        reference = transformer.frozen_copy(model)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
-        contestants = {"ours": lambda: our_step(model, reference, optimizer, prompts[:4], 8, new, settings)}
-        if peer is not None:
-            peer_optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-9)
-            contestants["peers"] = lambda: peer_step(peer, peer_reference, peer_optimizer, prompts[:4], 8, new, settings)
-        rows = race(contestants, rounds, device)
-        rollouts = generate(model, prompts[:4], samples_per_prompt=8, max_new_tokens=new, stop_ids=[])
-        update = clock(lambda: learn(model, reference, optimizer, rollouts, 8, settings), device, rounds)
-        shared = sum(map(len, prompts[:4])) + 32 * new  # tokens really computed: each prompt once
-        flops = (6 + 4) * (size * shared)  # update 6, scoring 2 for each of policy and reference
-        say(f"step: 4 prompts x 8 samples x {new} new tokens, one update")
-        for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  peak {row['mib'] or math.nan:8.0f} MiB beyond weights and optimizer   ours takes "
-                f"{rows['ours']['seconds'] / row['seconds']:.2f} of its time, "
-                f"{(rows['ours']['mib'] or math.nan) / (row['mib'] or math.nan):.2f} of its memory")
-        say(f"  score and update: {update:.2f} s, {flops / peak_flops / update:.0%} of the matrix-product rate for 10 x parameters x tokens\n")
-        result["step"] = {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()}
-        result["step"]["score_update_fraction_of_peak"] = flops / peak_flops / update
-        del optimizer, reference, contestants
-        peer_optimizer = None
-    peer = peer_reference = None
-    gc.collect()
-
-    if "logps" in parts:
-        N, D, big_V = (1024, 256, 32768) if args.quick else (8192, 1024, 151936)
-        hidden, ref_hidden = (torch.randn(N, D, device=device, dtype=dtype) for _ in range(2))
-        head = torch.randn(big_V, D, device=device, dtype=dtype) / D**0.5
-        ref_head, targets = head + 0.01 * torch.randn_like(head), torch.randint(big_V, (N,), device=device)
-        rows = race({name: lambda chunked=chunked: logps_and_kl(chunked, hidden, ref_hidden, head, ref_head, targets)
-                     for name, chunked in (("ours", True), ("dense", False))}, 1, device)
-        worst = max(difference(a, b) for a, b in zip(rows["ours"]["result"], rows["dense"]["result"], strict=True))
-        say(f"log-probs with gradient and exact KL: {N} tokens, D {D}, V {big_V}")
-        for name, row in rows.items():
-            say(f"  {name:14} {row['seconds']:8.2f} s  peak extra {row['mib'] or math.nan:8.0f} MiB")
-        say(f"  largest relative difference of log-probs, KL and gradients: {worst:.1e}\n")
-        result["logps"] = {name: {"seconds": row["seconds"], "mib": row["mib"]} for name, row in rows.items()} | {"difference": worst}
-        del hidden, ref_hidden, head, ref_head, rows
-
-    if "recurrence" in parts:
-        td, mask = torch.randn(64, 4096), torch.rand(64, 4096) < 0.9
-        rows = race({"ours": lambda: vimpo.gae(td, mask, 0.95), "loops": lambda: gae_by_loops(td, mask, 0.95)}, 5, torch.device("cpu"))
-        ratio = rows["loops"]["seconds"] / rows["ours"]["seconds"]
-        say("recurrence: 64 x 4096, lambda 0.95, one token in ten masked")
-        for name, row in rows.items():
-            say(f"  {name:14} {row['seconds'] * 1e3:8.2f} ms")
-        say(f"  ours is {ratio:.0f}x as fast; difference {difference(rows['ours']['result'], rows['loops']['result']):.1e}\n")
-        result["recurrence"] = {"speedup": ratio}
-
-    if "scaling" in parts:
-        say("scaling: score + update, 4 layers of width 256; a row varies one thing")
-        result["scaling"] = []
-        base = {"T": 256, "group": 4, "V": 8192, "prompts": 2}
-        rows = [{**base, "T": T} for T in ((64, 256, 1024) if args.quick else (64, 256, 1024, 2048, 4096))]
-        rows += [{**base, key: value} for key, values in (("group", (2, 8, 16)), ("V", (32768, 131072)), ("prompts", (4, 8))) for value in values]
-        for row in rows:
-            small = random_model(folder.name + "/small", device, dtype, vocab_size=row["V"], hidden_size=256, intermediate_size=768,
-                                 num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2)
-            ref = transformer.frozen_copy(small)
-            rollouts = [Rollout([p + 1] * 128, torch.randint(row["V"], (row["T"],)).tolist(), [-1.0] * row["T"], False)
-                        for p in range(row["prompts"]) for _ in range(row["group"])]
-            measured = race({"it": functools.partial(learn, small, ref, None, rollouts, row["group"], settings)}, rounds, device)["it"]
-            tokens = row["T"] * len(rollouts)
-            row |= {"seconds": measured["seconds"], "us_per_token": measured["seconds"] / tokens * 1e6, "mib": measured["mib"]}
-            say(f"  T {row['T']:5}  group {row['group']:3}  V {row['V']:6}  prompts {row['prompts']:2}: {row['seconds']:7.2f} s  "
-                f"{row['us_per_token']:7.0f} us a response token  peak {row['mib'] or math.nan:6.0f} MiB")
-            result["scaling"].append(row)
-        say()
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+            peers = [AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device) for _ in range(2)]
+        except ImportError:
+            say("transformers is not installed: its rows are left out (pip install transformers)")
+    result = {"card": card(device, dtype) | {"parameters": sum(p.numel() for p in model.parameters()), "V": V}}
+    say("  ".join(f"{key} {value}" for key, value in result["card"].items()) + "\n")
+    if "sampling" in args.only:
+        result["sampling"] = bench_sampling(model, peers, prompts, stop_ids, rounds, args.quick)
+    if "step" in args.only:
+        result["step"] = bench_step(model, peers, prompts, rounds, args.quick, result["card"]["matmul_gflops"] * 1e9)
+    del peers
+    if "logps" in args.only:
+        result["logps"] = bench_logps(device, dtype, args.quick)
+    if "recurrence" in args.only:
+        result["recurrence"] = bench_recurrence()
+    if "scaling" in args.only:
+        result["scaling"] = bench_scaling(folder.name, device, dtype, rounds, args.quick)
     say(json.dumps(result))
     return 0
 

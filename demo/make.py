@@ -11,14 +11,14 @@ A problem is a sum of three or four operations; the response carries them out on
 Totals have two digits, operands are 2 to 9, two steps in three carry or borrow. The teacher slips, and goes on from the wrong total:
 
     a carry or borrow is forgotten   17+8=15,  30-4=36     CARRY_SLIP of the steps that need one
-    the step is off by one           17+8=24               UNIT_SLIP of the other steps
+    the step is off by one           17+8=24               UNIT_SLIP of the rest
 
 The model is a Qwen3 of 330,000 parameters trained in three phases: one and two operations, all right (short sequences teach the facts
 cheaply); three and four, all right; three and four with the teacher's slips. So it knows how, and errs as the teacher errs: a token
-here and there has probability 0.7 where it should have 1, which is what reinforcement learning can mend and imitation could not.
+here and there has probability 0.7 where it should have 1, which reinforcement learning can mend and imitating this teacher could not.
 Seed 0, the files shipped, on the 512 held-out problems:
 
-    temperature 1    0.386 right (8 samples each), 100% finished by the stop token, 25.9 tokens; taught without slips CLEANACC
+    temperature 1    0.386 right (8 samples each), 100% finished by the stop token, 25.9 tokens; taught without slips 0.993
     temperature 0.5  0.702
     greedy           0.883
 
