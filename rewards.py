@@ -1,26 +1,20 @@
 r"""The verifier: does a response answer the question? It decides what the policy learns, so in doubt it says no.
 
-Four steps, in the order of this file:
-
     extract     text after the last </think>; last complete non-empty \boxed{} or \fbox{}; else "#### x"; else "answer is x"; else None
     normalise   one spelling: Unicode to LaTeX, sizing, spacing and phantoms dropped; units split off, mixed numbers and bases worked out
     parse       tokens -> expression (nested tuples), by the recursive-descent parser below; text is never evaluated as code
-    compare     by shape (list, tuple, interval, equation, matrix, ...) down to pairs of scalars a, b, judged by a zero test
-
-Is a - b zero? One evaluator computes in exact rationals for as long as it can:
+    evaluate    an expression is a Fraction for as long as it is rational, else a number of 50 digits or more
+    compare     by shape (list, tuple, interval, equation, matrix, ...) down to pairs of scalars a, b. Is a - b zero?
 
     rational    closed expressions give one fraction each: exact
-    identity    rational functions of symbols are evaluated exactly at two points of 60 random bits. Not zero proves a != b; a numerator of
-                degree d that is not zero vanishes at both with probability below (d / 2^60)^2 (Schwartz-Zippel)
-    numeric     with surds, logs, trigonometry, pi, e, i: at 50 digits or more, and at several rational points if there are symbols.
-                A first pass adds up the digits H of all constants and powers; a second, with 60 + 2H digits, asks |a - b| < 10^-(50 + H).
-                So pi + 10^-100 is not pi, and no decimal is an irrational
+    identity    with symbols, a and b are compared at 6 fixed pseudo-random rational points: exactly if they are rational functions. Not zero
+                at one proves a != b; a numerator of degree d vanishes at all by chance with probability below (d / 8192)^6 (Schwartz-Zippel)
+    numeric     with surds, logs, trigonometry, pi, e, i: a first pass adds up the digits H of all constants and powers; a second,
+                with 70 + 2H digits, asks |a - b| < 10^-(50 + H). So pi + 10^-100 is not pi, and no decimal is an irrational
 
-sympy is not used: its time cannot be bounded from outside, and nothing here needs it. Conventions: principal values, but odd roots of
-negative reals are real; \log without a base cancels, or is base 10 beside a base; 90 and pi/2 both equal 90 degrees; 62.5 and 0.625 both
-equal 62.5%; n, m, k are whole numbers where that matters; two units must agree, one may be left out.
-
-Bounded by construction: the caps below are checked before anything is computed, and each step spends fuel (a microsecond or two each).
+sympy is not used: its time cannot be bounded from outside. Conventions: principal values, but odd roots of negative reals are real; \log
+without a base cancels, or is base 10 beside a base; 90 and pi/2 both equal 90 degrees; 62.5 and 0.625 both equal 62.5%; n, m, k are whole
+numbers where that matters; two units must agree, one may be left out. The caps below hold before anything is computed; each step spends fuel.
 
     python rewards.py --gold '\frac{1}{2}' --response 'So \boxed{0.5}.'     # explains each step
     python rewards.py --data pairs.jsonl      # {"gold", "response", "expected", "kind"} a line: agreement by kind, errors, times
@@ -37,29 +31,31 @@ import argparse
 import json
 import math
 import re
-import statistics
 import sys
 import threading
 import time
 import unicodedata
+from contextlib import suppress
 from fractions import Fraction
 from hashlib import blake2b
+from itertools import islice
 
 import mpmath  # here, not at first use: loading takes about 100 ms, twice what a single verdict may
 
 # ------------------------------------------------------------------------------------------------------------------ caps
 MAX_CHARS = 1200  # of an answer that is parsed (the longest gold answer in MATH and OlympiadBench has 198); longer: equal if identical
 MAX_BOXES = 20  # boxes looked at, from the end
-MAX_BOX = 20_000  # characters of a box, and of the tail in which "answer is" is looked for
-MAX_BRACES = 8000  # braces read in all
+MAX_BRACES = 20_000  # braces read after the first of these
+MAX_TAIL = 20_000  # characters in which "answer is" is looked for
 MAX_DEPTH = 24  # nested brackets, arguments and exponents
 MAX_BITS = 8000  # of a numerator and denominator together (about 2400 digits)
 MAX_DIGITS = 600  # working precision; what would need more is not equal
 MAX_MAGNITUDE = 1000  # decimal exponent of an irrational power
 MAX_ANGLE = 10**6  # argument of a trigonometric function
-MAX_COUNT = 1000  # of a factorial, the n of a binomial, the terms of a sum
-MAX_FUEL = 8000  # units of work for one comparison
-POINTS = 6  # rational points at which an irrational identity in symbols must hold
+MAX_COUNT = 1000  # of a factorial, the n of a binomial
+MAX_SUM = 60_000  # characters it would take to print the sums of an answer term by term
+MAX_FUEL = 8000  # units of work (a microsecond or two each) for one comparison
+POINTS = 6  # rational points at which an identity in symbols must hold
 
 
 class _Refused(Exception):
@@ -74,10 +70,14 @@ class _Inexact(Exception):
     """A value is not rational: the exact stages stop and the numeric one starts."""
 
 
+def _want(condition, otherwise, error=_Refused):
+    """Raises error(otherwise) unless the condition holds."""
+    if not condition:
+        raise error(otherwise)
+
+
 # --------------------------------------------------------------------------------------------------------------- extract
-_OPEN = re.compile(r"\\(?:boxed|fbox)\s{0,20}\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_ANSWER_IS = re.compile(r"\banswer\s{1,5}is\b\s{0,5}:?", re.IGNORECASE)
+_BRACE = re.compile(r"\\boxed\s{0,20}\{|\\[\\{}]|[{}]")  # \\boxed is a line break and the word "boxed"
 
 
 def extract_answer(response):
@@ -92,85 +92,71 @@ def extract_answer(response):
 def _extract(response):
     """-> (answer or None, the step that found it)."""
     text = response[response.rfind("</think>") + 8 :] if "</think>" in response else response
-    if "<think>" in text:  # an unfinished thought is no answer; what came before it may be
-        text = text[: text.index("<think>")]
+    text = text.partition("<think>")[0]  # an unfinished thought is no answer; what came before it may be
     if box := _last_box(text):
         return box, "last box"
-    at = text.rfind("####")
-    if at >= 0 and (line := text[at + 4 : at + 4 + MAX_BOX].strip().split("\n")[0].strip()):
+    if line := text.rpartition("####")[2].strip().partition("\n")[0].strip() if "####" in text else "":
         return line, "after ####"
-    tail = text[-MAX_BOX:]
-    if found := list(_ANSWER_IS.finditer(tail)):
-        sentence = re.split(r"\.(?:\s|$)|\n", tail[found[-1].end() :].strip(), maxsplit=1)[0].strip("* \t")
-        return sentence or None, 'after "answer is"'
+    if found := re.match(r"(?is).*\banswer\s{1,5}is\b\s{0,5}:?\s*(.*)", text[-MAX_TAIL:]):
+        return re.split(r"\.(?:\s|$)|\n", found[1], maxsplit=1)[0].strip("* \t") or None, 'after "answer is"'
     return None, 'no box, no ####, no "answer is"'
 
 
 def _last_box(text):
     """Content of the complete, non-empty box that closes last (an outer box wins over the one inside it), or None."""
-    best_end, best, at, braces = -1, None, len(text), MAX_BRACES
-    heads = (r"\boxed", r"\fbox") if r"\fbox" in text else (r"\boxed",)
-    for _ in range(MAX_BOXES):
-        at = max(text.rfind(head, 0, at) for head in heads)
-        if at < 0:
-            break
-        before = text[max(0, at - 64) : at]
-        slashes = len(before) - len(before.rstrip("\\"))
-        opening = _OPEN.match(text, at)
-        if not opening or slashes % 2 or slashes == 64:  # \\boxed is a line break and the word "boxed"
-            continue
-        depth = 1
-        for brace in _BRACE.finditer(text, opening.end(), opening.end() + MAX_BOX):
-            depth += (brace[0] == "{") - (brace[0] == "}")
-            braces -= 1
-            if braces < 0:
-                return best
-            if depth == 0:
-                content = text[opening.end() : brace.start()].strip()
-                if content and brace.start() > best_end:
-                    best_end, best = brace.start(), content
-                break
+    text = text.replace(r"\fbox", r"\boxed")
+    start = len(text.rsplit(r"\boxed", MAX_BOXES)[0].rstrip("\\"))
+    best, opened = None, []  # where each open box begins, None for any other open brace
+    for brace in islice(_BRACE.finditer(text, start), MAX_BRACES):
+        if brace[0] == "}" and opened:
+            begin = opened.pop()
+            best = (begin and text[begin : brace.start()].strip()) or best
+        elif brace[0][-1] == "{" and brace[0] != r"\{":
+            opened.append(brace.end() if brace[0] != "{" else None)
     return best
 
 
 # ------------------------------------------------------------------------------------------------------------- normalise
 # ruff: noqa: SIM905  (tables of words read better as text)
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho . sigma tau upsilon phi chi psi omega"
-_UNICODE = {chr(0x3B1 + n): f"\\{name} " for n, name in enumerate(_GREEK.split()) if name != "."}
-_UNICODE |= {c: f"\\{name} " for c, name in zip(
-    "ΓΔΘΛΣΦΩ±∓≤⩽≥⩾≠∞√∪∩∖∈∅⌊⌋⌈⌉⟨⟩≈",
-    "Gamma Delta Theta Lambda Sigma Phi Omega pm mp le le ge ge ne infty sqrt cup cap setminus in emptyset lfloor rfloor lceil rceil"
-    " langle rangle approx".split(), strict=True)}  # fmt: skip
-_UNICODE |= dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\xad", "")  # invisible: 18<ZWSP>7 is read as 187
-_UNICODE |= dict.fromkeys("−‐‑", "-") | dict.fromkeys("×·⋅∙", "*") | dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("\u2009\u202f", r"\,")
-_UNICODE |= {"ℝ": r"\mathbb{R}", "∛": r"\sqrt[3]", "′": "'", "¢": r"\text{cents}", "€": r"\text{euros}"} | dict.fromkeys("°º", r"^\circ ")
-_RAISED, _LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"), str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+def _table(text):
+    """"a b c,d e" -> {a: a, b: a, c: a, d: d, e: d}: each word of a group leads to the first."""
+    return {word: group.split()[0] for group in text.split(",") for word in group.split()}
+
+
+_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+    " Gamma Delta Theta Lambda Sigma Phi Omega Psi varepsilon varphi vartheta ell max min"
+).split()
+_UNICODE = {c: f"\\{name} " for c, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΣΦΩ", _NAMES, strict=False)}
+_UNICODE |= {c: new + " " * new[-1].isalpha() for c, new in _table(
+    r"\pm ±,\mp ∓,\le ≤ ⩽,\ge ≥ ⩾,\ne ≠,\infty ∞,\sqrt √,\sqrt[3] ∛,\cup ∪,\cap ∩,\setminus ∖,\in ∈,\emptyset ∅,\lfloor ⌊,\rfloor ⌋,\lceil ⌈,"
+    r"\rceil ⌉,\langle ⟨,\rangle ⟩,\approx ≈,\degree ° º,\mathbb{R} ℝ,\text{cents} ¢,\text{euros} €,- − ‐ ‑,* × · ⋅ ∙,/ ÷ ∕ ⁄").items()}  # fmt: skip
+_UNICODE |= dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\xad", "") | dict.fromkeys("\u2009\u202f", r"\,")  # 18<ZWSP>7 is read as 187
 _INVISIBLE = re.compile(  # group 1, a line break in a matrix, stays
     r"(\\\\)(?:\s*\[\s*\d+\s*[a-z]{2}\])?|\\[!,;:> ]|\\(?:left|right)(?![a-zA-Z])(?:\s*\.)?|\\[bB]igg?[lrm]?(?![a-zA-Z])"
     r"|\\(?:quad|qquad|displaystyle|textstyle|limits|boxed|fbox|ensuremath|boldsymbol|bm|underline|angle|therefore|bf|rm|sf)(?![a-zA-Z])"
     r"|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\\{])|\\(?:hspace|vspace|color|textcolor)\*?\s*\{[^{}]*\}|\\[()\[\]]|(?<!\\)\$|(?<=.)~"
 )
 _TEX_GROUPS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,?\s*\\!\s*|\\,)\d{3})+(?!\d)")  # 10{,}080, 10,\!080, 10\,080
-_SAME = {"dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom", "leq": r"\le", "geq": r"\ge"}
-_SAME |= {"leqslant": r"\le", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">", "cdot": "*", "times": "*", "ast": "*", "div": "/"}
-_SAME |= {"vert": "|", "lvert": "|", "rvert": "|", "lbrace": r"\{", "rbrace": r"\}", "lor": r"\or", "land": r"\and", "colon": ":"}
-_SAME |= {"mid": "|", "degree": r"^\circ", "mod": r"\bmod"}
-_SAME |= {"backslash": r"\setminus", "smallsetminus": r"\setminus", "varnothing": r"\emptyset"}
+_SAME = _table(
+    r"\frac dfrac tfrac cfrac,\binom dbinom tbinom,\le leq leqslant,\ge geq geqslant,\ne neq,< lt,> gt,* cdot times ast,/ div,: colon,\{ lbrace,"
+    r"\} rbrace,| vert lvert rvert mid,\or lor,\and land,\setminus backslash smallsetminus,\emptyset varnothing"
+)
 _TEXT = re.compile(r"\\(text[a-z]*|[hm]box|math(?:rm|bf|it|sf)|operatorname)\*?\s*\{([^{}]*)\}")
 
 
 def _normalise(text):
     """One spelling for what looks alike; linear in the length."""
-    if len(text) > MAX_CHARS:
-        raise _Refused(f"longer than {MAX_CHARS} characters")
+    _want(len(text) <= MAX_CHARS, f"longer than {MAX_CHARS} characters")
     if not text.isascii():
         text = re.sub(r"(?<![\w)}\] ]) ?–", "-", text)  # an en dash before an operand is a minus, after one it makes a range
-        text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m[0].translate(_RAISED) + "}", text)
-        text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_LOWERED) + "}", text)
+        text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
+        text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
         text = "".join(c if c.isascii() else _UNICODE[c] if c in _UNICODE else _ascii(c) for c in text)
     text = _TEX_GROUPS.sub(lambda m: m[0] if re.fullmatch(r"[\d,]+", m[0]) else re.sub(r"\D", "", m[0]), text)
     text = _INVISIBLE.sub(lambda m: m[1] or ("" if m[0] == r"\!" else " "), text)
     text = re.sub(r"\\([a-zA-Z]+)", lambda m: _SAME.get(m[1], m[0]), text)
+    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\(\s*\\circ\s*\)|\\circ(?![a-zA-Z]))", r"\\degree ", text)
     text = re.sub(r"\s+", " ", text).strip(' ,;:*`"')
     text = text.replace(" ", "") if re.fullmatch(r"-?\d{1,3}(?: \d{3})+", text) else text  # 10 080
     return text[:-1].rstrip(" \\") if text.endswith((".", "\\")) and not text.endswith("..") else text
@@ -179,9 +165,8 @@ def _normalise(text):
 def _ascii(c):
     """ASCII for digits of any script, vulgar fractions and full-width or bold letters; other characters stay, to be refused."""
     wide = unicodedata.normalize("NFKC", c)
-    top, _, bottom = wide.partition("\u2044")
-    if bottom:
-        return rf"\frac{{{top}}}{{{bottom}}}"
+    if "\u2044" in wide:
+        return r"\frac{%s}{%s}" % tuple(wide.split("\u2044"))  # noqa: UP031
     digit = unicodedata.decimal(c, None)
     return str(digit) if digit is not None else c if unicodedata.category(c) == "No" else wide  # a circled 1 is not a digit
 
@@ -193,39 +178,37 @@ def _key(text):
 
 def _words(text):
     """-> (key in which capitals and abbreviating full stops do not matter, is it an answer in words?)."""
-    outside = _TEXT.sub("", text)
-    wordy = not re.search(r"[A-Za-z\\]", outside) or re.fullmatch(r"[A-Za-z ]*[A-Za-z]{4}[A-Za-z ]*", text)
+    wordy = not re.search(r"[A-Za-z\\]", _TEXT.sub("", text)) or re.fullmatch(r"[A-Za-z ]*[A-Za-z]{4}[A-Za-z ]*", text)
     key = re.sub(r"(?<=[a-z])\.(?!\d)", "", _key(text).lower())
     return key, bool(wordy and re.search("[a-z]{2}", key))
 
 
 _FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log lg exp".split())
-_OVER_LISTS = {"gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}
-_PHRASES = {word: str(n) for n, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen"
-    " fourteen fifteen sixteen seventeen eighteen nineteen twenty".split())}
+_COUNTING = {"fact": math.factorial, "binom": math.comb, "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_PHRASES = {word: str(n) for n, word in enumerate(_NUMERALS.split())}
 _PHRASES |= {"all real numbers": r"\mathbb{R}", "infinity": r"\infty", "and": r"\and", "or": r"\or"}
-# Units by spelling. Two known units must agree; any other noun ("ways", "apples") is ignored.
-_UNITS = {spelling: line.split()[0] for line in (
+_UNITS = _table(  # two of these must agree; any other noun ("ways", "apples") is ignored
     "cm centimeter centimeters centimetre centimetres,mm millimeter millimeters,m meter meters metre metres,km kilometer kilometers,"
     "in inch inches,ft foot feet,yd yard yards,mi mile miles,usd dollar dollars,cent cents,euro euros,lb lbs pound pounds,"
     "g gm gram grams,kg kilogram kilograms,s sec second seconds,min mins minute minutes,h hr hrs hour hours,day days,week weeks,"
     "month months,yr year years,rad radian radians,l liter liters litre litres,ml milliliter milliliters,gal gallon gallons,am,pm,"
-    "degree degrees deg,percent,^2 square sq,^3 cubic,/ per").split(",") for spelling in line.split()}  # fmt: skip
-_NO_UNIT = set(
-    "or and not no nor but to than least most between about around approximately approx roughly almost nearly less more up under if is are"
-    " was mod root base half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth"
-    " thousandths hundred hundreds thousand thousands million millions billion billions trillion dozen squared cubed factorial over by"
-    " times plus minus negative positive pi point equals equal except without with where when for any all either neither wrong"
-    " false incorrect maybe possibly only modulo remainder i e x y z n k".split()
-) | set(_PHRASES)
+    "degree degrees deg,percent,^2 square sq,^3 cubic,/ per"
+)
+_NO_UNIT = {*_PHRASES, *(
+    "or and not no nor but to than least most between about around approximately approx roughly almost nearly less more up under if is are was mod"
+    " root base half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth thousandths"
+    " hundred hundreds thousand thousands million millions billion billions trillion dozen squared cubed factorial over by times plus minus"
+    " negative positive pi point equals equal except without with where when for any all either neither wrong false incorrect maybe possibly"
+    " only modulo remainder i e x y z n k").split()}  # fmt: skip
 _ATOMS = re.compile(r"\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|" + _TEXT.pattern + r"|\\[A-Za-z]+|( ?)([A-Za-z]{2,})")
 _PLAIN = re.compile(r"[\d\s.,()+*/-]*|\(?[A-Z]\)?(?: ?, ?[A-Z])*|[A-Z]*\d+[A-Z]*")  # \text{13}, \text{(C)}, \text{A, B}, \text{A5}
 _TRAILING = re.compile(r"(?:\\text\{[^{}]*\} ?(?:\^ ?(?:\d|\{ ?-?\d ?\}))? ?/? ?)+$")
-_FRACTION = r"\\frac ?(?:\{ ?(\d{1,99}) ?\}|(\d)) ?(?:\{ ?(\d{1,99}) ?\}|(\d))"
-_MIXED = re.compile(rf"(?<![\d.^_}}A-Za-z])(\d{{1,99}}) ?(?:{_FRACTION}|(?<= )(\d{{1,99}})/(\d{{1,99}})(?!\d))")
-_BASED = re.compile(r"(?<![\w.\\}])(?=[A-Z]*\d)([0-9A-Z]{1,99})(?:\.(\d{1,99}))? ?_ ?(?:\{ ?(\d\d?) ?\}|(\d\d?))")
-_PERIODIC = re.compile(r"(\d{0,99})\.(\d{0,99}) ?\\overline ?\{ ?(\d{1,99}) ?\}")
+_NUMBER = re.compile(  # the order matters: 0.1\overline{6}; 52_8; 1 4/5 and 1\frac{4}{5}
+    r"(\d{0,99})\.(\d{0,99}) ?\\overline ?\{ ?(\d{1,99}) ?\}"
+    r"|(?<![\w.\\}])(?=[A-Z]*\d)([0-9A-Z]{1,99})(?:\.(\d{1,99}))? ?_ ?(?:\{ ?(\d\d?) ?\}|(\d\d?))"
+    r"|(?<![\d.^_}A-Za-z])(\d{1,99}) ?(?:\\frac ?(?:\{ ?(\d{1,99}) ?\}|(\d)) ?(?:\{ ?(\d{1,99}) ?\}|(\d))|(?<= )(\d{1,99})/(\d{1,99})(?!\d))"
+)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _CHOICE = re.compile(r"\(([A-J])\)(?:\\?[$%\d.,]+|\\frac\{\d+\}\{\d+\})")
 
@@ -233,6 +216,10 @@ _CHOICE = re.compile(r"\(([A-J])\)(?:\\?[$%\d.,]+|\\frac\{\d+\}\{\d+\})")
 def _literals(text):
     """Words and numbers of normalised text in the form the parser knows -> (text, known unit or None)."""
     text, unit = re.sub(r"\(([0-9A-Z]{1,99})\) ?_", r"\1_", _ATOMS.sub(_word, text)), None  # (52)_8 is 52_8
+    text = re.sub(r"^\\\{ ?[A-Za-z] ?[|:](.*)\\\}$", r"\1", text)  # {x | x > 3} is x > 3
+    text = re.sub(r", *(\\and|\\or)(?![a-z])", r"\1", text)
+    time_of_day = re.search(r"(?:^|[,;])[^:,;]*(?:: ?[0-5]\d(?![\d.])[^:,;]*)+(?:$|[,;])", text)
+    _want(not time_of_day, "a time of day, equal only to itself")
     if r"\$" in text:
         text, unit = re.sub(r"(?:^|(?<=[-,=( ]))\\\$ ?(?=[\d.\\])|(?<=\d) ?\\\$$", "", text), "usd"
     tail = _TRAILING.search(text)
@@ -241,14 +228,11 @@ def _literals(text):
         words = re.sub(r"\\text|[{} ]+", " ", tail[0].lower().replace(".", ""))
         found = re.findall(r"[a-z]+|\^ ?-?\d|\S", words)
         known = sorted(_UNITS.get(word, word).replace(" ", "") for word in found)
-        if set(found) & _NO_UNIT or not re.fullmatch(r"(?:[a-z\s/'()-]|\^ ?-?\d)*", words):
-            raise _Refused(f"{words.strip()!r} is no unit")
-        text = value + {"degree": r"^\circ", "percent": r"\%"}.get(" ".join(known), "")
+        _want(not set(found) & _NO_UNIT and re.fullmatch(r"(?:[a-z\s/'()-]|\^ ?-?\d)*", words), f"{words.strip()!r} is no unit")
+        text = value + {"degree": r"\degree", "percent": r"\%"}.get(" ".join(known), "")
         if not unit and all(word[0] == "^" or word in _UNITS.values() for word in known):
             unit = "".join(known)
-    if r"\circ" in text and not unit:
-        unit = "degree"
-    return _MIXED.sub(_mixed, _BASED.sub(_in_base, _PERIODIC.sub(_periodic, text))), unit
+    return _NUMBER.sub(_number, text), unit or ("degree" if r"\degree" in text else None)
 
 
 def _word(match):
@@ -258,7 +242,7 @@ def _word(match):
         return match[0]
     word = (content if bare is None else bare).strip(" ,.")
     low = word.lower()
-    if low in _PHRASES or word in _FUNCTIONS or word in ("pi", "sqrt", *_OVER_LISTS):
+    if low in _PHRASES or word in _FUNCTIONS or word in ("pi", "sqrt", "gcd", "lcm", "max", "min"):
         return f" {_PHRASES.get(low) or chr(92) + word} "
     if bare is None:
         plain = _PLAIN.fullmatch(word) or (len(word) == 1 and macro.startswith("math"))
@@ -267,36 +251,28 @@ def _word(match):
     return (space or "") + word if plain else rf"\text{{{word}}}"
 
 
-def _mixed(match):
-    """1 4/5 -> (1+4/5)."""
-    whole, top, bottom = (int(digits) for digits in match.groups() if digits)
-    if top >= bottom:
-        raise _Refused("an improper fraction after a whole number")
+def _number(match):
+    r"""0.1\overline{6} -> (1/6); 52_8 -> (42); 1 4/5 -> (1+4/5)."""
+    head, places, period, digits, fraction, *base = match.groups()[:7]
+    if period:
+        number = int(head + places + period) - int(head + places or 0)
+        return f"({Fraction(number, (10 ** len(period) - 1) * 10 ** len(places))})"
+    if digits:
+        base, fraction = int(base[0] or base[1]), fraction or ""
+        values = [int(c, 36) for c in digits + fraction]
+        _want(max(values) < base <= 36, f"not a number in base {base}")
+        return f"({Fraction(sum(d * base**n for n, d in enumerate(reversed(values))), base ** len(fraction))})"
+    whole, top, bottom = (int(part) for part in match.groups()[7:] if part)
+    _want(top < bottom, "an improper fraction after a whole number")
     return f"({whole}+{top}/{bottom})"
-
-
-def _periodic(match):
-    r"""0.1\overline{6} -> (1/6)."""
-    head, tail = match[1] + match[2], match[3]
-    return f"({Fraction(int(head + tail) - int(head or 0), (10 ** len(tail) - 1) * 10 ** len(match[2]))})"
-
-
-def _in_base(match):
-    """52_8 -> (42)."""
-    base, places = int(match[3] or match[4]), match[2] or ""
-    digits = [int(c, 36) for c in match[1] + places]
-    if not 2 <= base <= 36 or max(digits) >= base:
-        raise _Refused(f"not a number in base {base}")
-    return f"({Fraction(sum(d * base**n for n, d in enumerate(reversed(digits))), base ** len(places))})"
 
 
 def _readings(text, other):
     """A comma before three digits outside brackets groups thousands; where the other answer is clearly a list it may also separate."""
 
     def group(match):
-        before = text[: match.start()]
-        nested = sum(before.count(c) for c in ("(", "[", r"\{")) - sum(before.count(c) for c in (")", "]", r"\}"))
-        return match[0] if nested else match[0].replace(",", "")
+        nested = [2 * (c[-1] in "([{") - 1 for c in re.findall(r"[()\[\]]|\\[{}]", text[: match.start()])]
+        return match[0] if sum(nested) else match[0].replace(",", "")
 
     grouped = _GROUPED.sub(group, text)
     listed = grouped != text and ",0" not in text and not _GROUPED.search(other) and re.search(r", |;|=|\\(?:and|or|\{)", other)
@@ -306,21 +282,25 @@ def _readings(text, other):
 # ----------------------------------------------------------------------------------------------------------------- parse
 # An expression is a nested tuple, its kind first:
 #   scalars     ("num", Fraction) ("sym", name) ("const", "pi" | "e" | "i") ("inf", 1 | -1) ("add", x, ...) ("mul", x, ...) ("pow", x, y)
-#               ("fn", name, x, ...) ("sum" | "prod", name, low, high, body); the symbols % ° ± and "log" get their values in _scalars
-#   structures  ("list", items, separators) ("set", items) ("seq", brackets, items) ("mat", rows) ("ratio", items) ("text", words)
-#               ("rel", operators, sides) ("sets", operators, sides) ("reals",)
+#               ("fn", name, x, ...); the symbols % ° ± and "log" get their values in _scalars
+#   structures  ("list", items, separators) ("ratio", items, ...) ("rel", sides, operators) ("sets", sides, operators)
+#               ("set", items) ("seq", brackets, items) ("mat", rows) ("text", words)
 _LEXER = re.compile(
     r"\s*((?:\d+\.\d*|\.\d+|\b1)[eE][+-]?\d+|\d+(?:e\d+|E[+-]?\d+)|\d+\.?\d*|\.\d+"
     r"|\\text\{[^{}]*\}|\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|\\\\|\\[a-zA-Z]+|\\.|\S)"
 )
-_OPERATORS = [  # by precedence, loosest first
-    {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"},
-    {r"\cup": "|", r"\cap": "&", r"\setminus": "-"},
-    {"+": "+", "-": "-", r"\pm": "±", r"\mp": "∓"},
+_CHAINS = [  # separators and operators by precedence, loosest first
+    ("list", {",": ",", ";": ",", r"\and": "and", r"\or": "or"}),
+    ("ratio", {":": ":"}),
+    ("rel", {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"}),
+    ("sets", {r"\cup": "|", r"\cap": "&", r"\setminus": "-"}),
 ]
-_NAMES = set(_GREEK.split()) | set("Gamma Delta Theta Lambda Sigma Phi Psi Omega varepsilon varphi vartheta ell max min".split())
-_STARTS = set("frac sqrt binom pi infty lfloor lceil langle sum prod text begin gcd lcm".split()) | _FUNCTIONS | _NAMES
+_SIGNS = ("+", "-", r"\pm", r"\mp")
+_MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
+_STARTS = {*"frac sqrt binom pi infty lfloor lceil langle sum prod text begin gcd lcm".split(), *_FUNCTIONS, *_NAMES}
 _CLOSING = {"(": ")]", "[": "])", r"\{": (r"\}",), "{": "}", r"\langle": (r"\rangle",), r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
+_KNOWN = {name: ("sym", name) for name in _NAMES} | {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
+_REALS = ("seq", "()", (("inf", -1), ("inf", 1)))
 _ONE, _MINUS, _HALF = (("num", Fraction(n)) for n in (1, -1, "1/2"))
 
 
@@ -329,92 +309,65 @@ def _mul(*factors):
     flat = [g for f in factors for g in (f[1:] if f[0] == "mul" else (f,))]
     if len(flat) == 2 and flat[0] == _MINUS and flat[1][0] in ("num", "inf"):
         return (flat[1][0], -flat[1][1])
-    matrices = [f for f in flat if f[0] == "mat"]
-    if len(matrices) == 1 and len(flat) > 1:
-        scale = [f for f in flat if f[0] != "mat"]
+    scale, matrices = [f for f in flat if f[0] != "mat"], [f for f in flat if f[0] == "mat"]
+    if scale and len(matrices) == 1:
         return ("mat", tuple(tuple(_mul(*scale, x) for x in row) for row in matrices[0][1]))
     return ("mul", *flat) if len(flat) > 1 else flat[0]
+
+
+def _minus(a, b):
+    return ("add", a, _mul(_MINUS, b))
 
 
 class _Parser:
     """Recursive descent. All nesting passes through atom(), which counts its depth; chains are collected flat, not nested."""
 
     def __init__(self, text):
-        self.tokens = [*_LEXER.findall(text), ""]
-        self.at = self.depth = self.bars = self.angles = 0
+        self.tokens, self.at, self.depth, self.room = [*_LEXER.findall(text), ""], 0, 0, MAX_SUM
+        self.bars = False  # does an open | wait for its end?
 
     def take(self, *wanted):
         """The next token if it is one of `wanted`, else None."""
-        if self.tokens[self.at] not in wanted:
-            return None
-        self.at += 1
-        return self.tokens[self.at - 1]
+        token = self.tokens[self.at]
+        self.at += token in wanted
+        return token if token in wanted else None
 
     def need(self, *wanted):
-        found = self.take(*wanted)
-        if not found:
-            raise _Refused(f"{' or '.join(wanted)} expected, found {self.tokens[self.at][:20] or 'the end'}")
-        return found
+        _want(self.tokens[self.at] in wanted, f"{' or '.join(wanted) or 'the end'} expected, found {self.tokens[self.at][:20] or 'the end'}")
+        return self.take(*wanted)
 
-    def answer(self):
-        node = self.items()
-        if self.tokens[self.at]:
-            raise _Refused(f"not understood from {self.tokens[self.at][:20]}")
-        return node
-
-    def items(self):
-        """item (separator item)*: one node, or a list."""
-        items, separators = [self.item()], []
-        while separator := self.take(",", ";", r"\and", r"\or"):
-            separators.append((separator == "," and self.take(r"\and", r"\or")) or separator)
-            items.append(self.item())
-        return ("list", tuple(items), frozenset(separators)) if separators else items[0]
-
-    def item(self):
-        items, minutes = [self.chain(0)], []
-        while self.take(":"):
-            minutes.append(re.fullmatch(r"[0-5]\d", self.tokens[self.at]))
-            items.append(self.sum())
-        if minutes and all(minutes):
-            raise _Refused("a time of day, equal only to itself")
-        return ("ratio", tuple(items)) if len(items) > 1 else items[0]
-
-    def chain(self, level):
-        """Sides of relations (level 0) or set operations (1)."""
-        sides, operators = [self.sum() if level else self.chain(1)], []
-        while self.tokens[self.at] in _OPERATORS[level]:
-            operators.append(_OPERATORS[level][self.take(self.tokens[self.at])])
-            sides.append(self.sum() if level else self.chain(1))
-        return (("rel", "sets")[level], tuple(operators), tuple(sides)) if operators else sides[0]
+    def chain(self, level=0):
+        """x, or (kind, (x, y, ...), operators between them) with looser chains outside."""
+        (kind, operators), sides, found = _CHAINS[level], [], []
+        while not sides or (found and len(found) == len(sides)):
+            sides.append(self.chain(level + 1) if level < 3 else self.sum())
+            if operator := self.take(*operators):
+                found.append(operators[operator])
+        return (kind, tuple(sides), tuple(found)) if found else sides[0]
 
     def sum(self):
         terms = []
-        while not terms or self.tokens[self.at] in _OPERATORS[2]:
+        while not terms or self.tokens[self.at] in _SIGNS:
             terms.append(_mul(*self.signs(), self.product()))
         return ("add", *terms) if len(terms) > 1 else terms[0]
 
     def signs(self):
         """A run of signs, as factors. Plus-or-minus is the symbol ±, which takes its two values everywhere at once."""
-        sign, factors = 1, []
-        while token := self.take(*_OPERATORS[2]):
-            sign = -sign if token in ("-", r"\mp") else sign
-            factors += [("sym", "±")] if token in (r"\pm", r"\mp") else []
-        return [_MINUS, *factors] if sign < 0 else factors
+        signs = list(iter(lambda: self.take(*_SIGNS), None))
+        minus = sum(sign in ("-", r"\mp") for sign in signs) % 2
+        return [_MINUS] * minus + [("sym", "±")] * sum(sign in (r"\pm", r"\mp") for sign in signs)
 
     def product(self):
         factors, slashed = [self.power()], False
         while True:
-            if self.take(r"\bmod"):
-                factors = [("fn", "mod", _mul(*factors), self.power())]
-            elif token := self.take("*", "/"):
+            if token := self.take("*", "/"):
                 signs, factor = self.signs(), self.power()
                 slashed |= token == "/" and not factor[0] == factors[-1][0] == "num"
                 factors += [*signs, ("pow", factor, _MINUS) if token == "/" else factor]
             elif self.starts():
-                if slashed:
-                    raise _Refused("a/bc: what is divided by what?")
-                if self.tokens[self.at][0] in ".0123456789" and factors[-1][0] != "pow" and self.tokens[self.at - 1] not in (")", "!"):
-                    raise _Refused("two numbers side by side")
+                _want(not slashed, "a/bc: what is divided by what?")
+                apart = factors[-1][0] == "pow" or self.tokens[self.at - 1] in (")", "!")
+                _want(apart or self.tokens[self.at][0] not in ".0123456789", "two numbers side by side")
                 factors.append(self.power())
             else:
                 return _mul(*factors)
@@ -427,35 +380,28 @@ class _Parser:
         return token[:1].isalnum() or token in ("(", "[", "{") or token[:1] == "." or (token == "|" and not self.bars)
 
     def power(self):
-        node, seen = self.atom(), 0
+        """An atom with its subscripts, exponents, factorials, percent and degree signs."""
+        start, node, seen = self.at, self.atom(), 0
         if node in (("sym", "f"), ("sym", "g")) and self.tokens[self.at] == "(":  # f(2) is a value, not a product
-            start = self.at
             self.atom()
-            node = ("sym", node[1] + "".join(self.tokens[start : self.at]))
-        while token := self.take("^", "!", "%", r"\%", "_", "'"):
-            seen += 1 if token != "^" else 3
-            if seen > 5:  # also two exponents in a row, which TeX refuses too
-                raise _Refused("too many marks on one term")
-            if token == "^" and self.tokens[self.at : self.at + 3] in (["{", r"\circ", "}"], ["(", r"\circ", ")"]):
-                self.tokens[self.at : self.at + 3] = [r"\circ"]
-            if token == "^" and self.take(r"\circ"):
-                node = _mul(node, *((("const", "pi"), ("num", Fraction(1, 180))) if self.angles else [("sym", "°")]))
-            elif token == "^" and node[0] in ("mat", "seq") and self.take("T"):
+            node = ("sym", "".join(self.tokens[start : self.at]))
+        while token := self.take("^", "!", "_", *_MARKS):
+            seen += 3 if token == "^" else 1
+            _want(seen <= 5, "too many marks on one term")  # also two exponents in a row, which TeX refuses too
+            if token == "^" and node[0] in ("mat", "seq") and self.take("T"):
                 node = ("mat", tuple(zip(*node[1], strict=True))) if node[0] == "mat" else node
             elif token == "^":
                 node = ("pow", node, self.arg())
             elif token == "!" and self.tokens[self.at] not in ("!", "="):
                 node = ("fn", "fact", node)
-            elif token in ("%", r"\%"):
-                node = _mul(node, ("sym", "%"))
-            elif token == "'" and node[0] == "sym":
-                node = ("sym", node[1] + "'")
+            elif token in _MARKS:
+                node = _mul(node, ("sym", _MARKS[token]))
             elif token == "_" and node[0] == "sym":
                 start = self.at
                 self.arg()
                 node = ("sym", f"{node[1]}_" + re.sub(r"\\text|[\\{}]", "", "".join(self.tokens[start : self.at])))
             else:
-                raise _Refused(f"{token} not understood")
+                _want(False, f"{token} not understood")
         return node
 
     def arg(self, digit=False):
@@ -467,101 +413,81 @@ class _Parser:
 
     def atom(self):
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Refused(f"nested more than {MAX_DEPTH} deep")
         token = self.tokens[self.at]
-        if not token:
-            raise _Refused("unfinished")
+        _want(self.depth <= MAX_DEPTH, f"nested more than {MAX_DEPTH} deep")
+        _want(token, "unfinished")
         self.at += 1
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            if len(token.lower().partition("e")[2]) > 4:
-                raise _TooLarge("exponent")
+            _want(len(token.lower().partition("e")[2]) <= 4, "exponent", _TooLarge)
             node = ("num", Fraction(token))
         elif token in _CLOSING or token == "|":
             node = self.bracket(token)
-        elif token.isalpha():
-            node = ("const", token) if token in "ei" else ("sym", token)
-        elif token.startswith(r"\text{"):
-            node = ("sym", token[6:-1]) if len(token) == 8 else ("text", token[6:-1])
-        elif re.match(r"\\[A-Za-z]", token):
+        elif re.match(r"\\[A-Za-z]", token) and not token.startswith(r"\text{"):
             node = self.command(token[1:])
         else:
-            raise _Refused(f"{token[:20]} not understood")
+            word = token[6:-1] if token[0] == "\\" else token
+            _want(token.isalpha() or token.startswith(r"\text{"), f"{token[:20]} not understood")
+            node = ("const" if token in "ei" else "sym" if len(word) == 1 else "text", word)
         self.depth -= 1
         return node
 
     def bracket(self, opening):
+        """What stands between brackets: a group, |x|, a set, a tuple or interval, a floor or ceiling."""
+        if opening == r"\{" and self.take(r"\}"):
+            return ("set", ())
         bars, self.bars = self.bars, opening == "|"
-        closing, node = None, None
-        if opening == "|":
-            node = ("fn", "abs", self.sum())
-            self.need("|")
-        elif opening != r"\{" or not (closing := self.take(r"\}")):
-            if opening == r"\{" and self.tokens[self.at].isalpha() and self.tokens[self.at + 1] in ("|", ":"):  # {x | x > 3} is x > 3
-                self.at += 2
-                opening, node = "{", self.items()
-                self.need(r"\}")
-            else:
-                node = self.items()
-                closing = self.need(*_CLOSING[opening])
+        node = self.sum() if opening == "|" else self.chain()
+        closing = self.need(*_CLOSING.get(opening, "|"))
         self.bars = bars
-        items = () if node is None else node[1] if node[0] == "list" else (node,)
+        items = node[1] if node[0] == "list" else (node,)
         if opening == r"\{":
             return ("set", items)
-        if opening in ("|", "{") or (len(items) == 1 and opening + closing in ("()", "[]")):
+        if opening == "{" or (len(items) == 1 and opening + closing in ("()", "[]")):
             return node
-        if len(items) == 1 and opening in (r"\lfloor", r"\lceil"):
-            return ("fn", opening[2:], node)
-        if len(items) < 2 or opening in (r"\lfloor", r"\lceil") or node[2] & {r"\and", r"\or"}:
-            raise _Refused("brackets not understood")
+        if len(items) == 1 and opening in ("|", r"\lfloor", r"\lceil"):
+            return ("fn", "abs" if opening == "|" else opening[2:], node)
+        _want(len(items) > 1 and opening not in (r"\lfloor", r"\lceil") and set(node[2]) == {","}, "brackets not understood")
         return ("seq", "()" if opening == r"\langle" else opening + closing, items)
 
     def command(self, name):
+        r"""What follows a backslash: \frac, \sqrt, \sin, a matrix, a Greek letter ..."""
         if name in _FUNCTIONS:
             return self.function(name)
-        if name == "frac":
-            return _mul(self.arg(True), ("pow", self.arg(True), _MINUS))
-        if name == "binom":
-            return ("fn", "binom", self.arg(True), self.arg(True))
+        if name in ("frac", "binom"):
+            top, bottom = self.arg(True), self.arg(True)
+            return ("fn", "binom", top, bottom) if name == "binom" else _mul(top, ("pow", bottom, _MINUS))
         if name == "sqrt":
-            index = self.take("[") and self.sum()
-            if index:
-                self.need("]")
+            index = self.take("[") and (self.sum(), self.need("]"))[0]
             return ("pow", self.arg(), ("pow", index, _MINUS) if index else _HALF)
         if name in ("sum", "prod"):  # \sum_{k=1}^{n}
             self.need("_") and self.need("{")
-            variable, _, low, _, _ = self.atom(), self.need("="), self.sum(), self.need("}"), self.need("^")
-            return (name, variable[1], low, self.arg(), self.product())
-        if name in _OVER_LISTS and self.tokens[self.at] == "(" and (items := self.atom())[0] == "seq":
+            variable, _, low, _, _, high = self.atom()[1], self.need("="), self.sum()[1], self.need("}"), self.need("^"), self.arg()[1]
+            body = self.product()
+            _want(isinstance(low, Fraction) and isinstance(high, Fraction), "the bounds of a sum")
+            self.room -= max(0, high - low) * len(repr(body))
+            _want(self.room >= 0, "the terms of a sum", _TooLarge)
+            terms = [_substitute(body, variable, ("num", low + n)) for n in range(math.floor(high - low) + 1)]
+            return ("add" if name == "sum" else "mul", ("num", Fraction(name == "prod")), *terms)
+        if name in _COUNTING and self.tokens[self.at] == "(" and (items := self.atom())[0] == "seq":
             return ("fn", name, *items[2])
         if re.fullmatch(r"begin ?\{(?:[pb]?matrix|smallmatrix|array)\}.*", name):
-            rows = [[]]
-            while not self.tokens[self.at].startswith(r"\end"):
+            rows = [[self.sum()]]
+            while (mark := self.take("&", r"\\")) and not self.tokens[self.at].startswith(r"\end"):
+                rows = rows if mark == "&" else [*rows, []]
                 rows[-1].append(self.sum())
-                if self.take(r"\\"):
-                    rows.append([])
-                elif not self.tokens[self.at].startswith(r"\end"):
-                    self.need("&")
+            _want(self.tokens[self.at].startswith(r"\end") and len({len(row) for row in rows}) == 1, "a matrix not understood")
             self.at += 1
-            rows = tuple(tuple(row) for row in rows if row)
-            if len({len(row) for row in rows}) != 1:
-                raise _Refused("rows of different lengths")
-            return ("mat", rows)
-        if name == "mathbb" and self.tokens[self.at : self.at + 3] == ["{", "R", "}"]:
-            self.at += 3
-            return ("reals",)
-        known = {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
-        if name in known or name in _NAMES:
-            return known.get(name, ("sym", name))
-        raise _Refused(f"\\{name[:20]} not understood")
+            return ("mat", tuple(map(tuple, rows)))
+        if name == "mathbb" and self.arg() == ("sym", "R"):
+            return _REALS
+        _want(name in _KNOWN, f"\\{name[:20]} not understood")
+        return _KNOWN[name]
 
     def function(self, name):
         r"""sin, log ... with base and power. Without brackets the argument ends at the next function, bracket, number, sign or operator."""
         base = self.arg() if name == "log" and self.take("_") else ("num", Fraction(10)) if name == "lg" else None
         power = self.arg() if self.take("^") else None
-        if power == _MINUS and name in ("sin", "cos", "tan"):
-            name, power = "arc" + name, None
-        self.angles += 1
+        name, power = ("arc" + name, None) if power == _MINUS and name in ("sin", "cos", "tan") else (name, power)
         if self.tokens[self.at] in ("(", "{"):
             x = self.atom()
         else:
@@ -569,14 +495,17 @@ class _Parser:
             while self.starts() and self.tokens[self.at][0] not in "([.0123456789" and self.tokens[self.at][1:] not in _FUNCTIONS:
                 factors.append(self.power())
             x = _mul(*factors)
-        self.angles -= 1
-        if name == "exp":
-            node = ("pow", ("const", "e"), x)
-        elif name in ("log", "lg"):
+        node = ("pow", ("const", "e"), x) if name == "exp" else ("fn", name, x)
+        if name in ("log", "lg"):
             node = _mul(("fn", "ln", x), ("pow", ("fn", "ln", base) if base else ("sym", "log"), _MINUS))
-        else:
-            node = ("fn", name, x)
         return ("pow", node, power) if power else node
+
+
+def _parse(text):
+    parser = _Parser(text)
+    node = parser.chain()
+    parser.need("")
+    return node
 
 
 # -------------------------------------------------------------------------------------------------------------- evaluate
@@ -591,17 +520,14 @@ class _Work:
 
     def spend(self, cost):
         self.fuel -= cost
-        if self.fuel < 0:
-            raise _Refused("too much work")
+        _want(self.fuel >= 0, "too much work")
 
     def numeric(self, digits):
         """Start a numeric pass. mpmath's global context is shared by all threads, so each has its own."""
-        if digits > MAX_DIGITS:
-            raise _TooLarge("precision")
+        _want(digits <= MAX_DIGITS, "precision", _TooLarge)
         if not hasattr(_local, "mp"):
             _local.mp = mpmath.MPContext()
-        self.mp, self.height = _local.mp, 0.0
-        self.mp.dps = int(digits)
+        self.mp, self.height, _local.mp.dps = _local.mp, 0.0, int(digits)
 
     def real(self, x):
         """x as a number of the context; the digits of rationals count as height."""
@@ -609,17 +535,23 @@ class _Work:
             raise _Inexact
         if not isinstance(x, Fraction):
             return x
-        self.height += 0.302 * (x.numerator.bit_length() + x.denominator.bit_length())
+        self.height += 0.302 * _bits(x)
         return self.mp.mpf(x.numerator) / x.denominator
 
     def fit(self, x):
         """A rational over the cap is refused as soon as it appears, and pays for its length."""
         if isinstance(x, Fraction):
-            bits = x.numerator.bit_length() + x.denominator.bit_length()
-            self.spend(bits * bits >> 18)
-            if bits > MAX_BITS:
-                raise _TooLarge(f"more than {MAX_BITS} bits")
+            self.spend(_bits(x) ** 2 >> 18)
+            _want(_bits(x) <= MAX_BITS, f"more than {MAX_BITS} bits", _TooLarge)
         return x
+
+
+def _bits(x):
+    return x.numerator.bit_length() + x.denominator.bit_length()
+
+
+def _whole(x):
+    return isinstance(x, Fraction) and x.denominator == 1
 
 
 def _value(node, env, w):
@@ -643,97 +575,74 @@ def _value(node, env, w):
             total = w.fit(total + x if kind == "add" else total * x)
         return total
     if kind == "pow":
-        return _power(_value(node[1], env, w), node[2], env, w)
+        x = _value(node[1], env, w)
+        try:
+            return _power(x, _value(node[2], env, w), w)
+        except _TooLarge:
+            if x == 1:  # to any power, however large
+                return x
+            raise
     if kind == "fn":
         return _function(node[1], [_value(x, env, w) for x in node[2:]], w)
-    if kind in ("sum", "prod"):
-        low, high = (_value(x, env, w) for x in node[2:4])
-        if not (_whole(low) and _whole(high)) or high - low >= MAX_COUNT:
-            raise _Refused("the bounds of a sum")
-        w.spend(6 * max(0, high - low))
-        terms = [_substitute(node[4], node[1], ("num", Fraction(k))) for k in range(int(low), int(high) + 1)]
-        return _value(("add" if kind == "sum" else "mul", ("num", Fraction(kind == "prod")), *terms), env, w)
     raise _Refused(f"a {kind} is not a number")
 
 
-def _whole(x):
-    return isinstance(x, Fraction) and x.denominator == 1
-
-
-def _power(x, exponent, env, w):
-    try:
-        y = _value(exponent, env, w)
-    except _TooLarge:
-        if x == 1:  # 1 to any power, however large
-            return x
-        raise
-    if isinstance(x, Fraction) and x == 0:
-        if not isinstance(y, Fraction) or y <= 0:
-            raise ZeroDivisionError
+def _power(x, y, w):
+    """x^y: exact for whole y, else by mpmath; odd roots of negative reals are real."""
+    if x == 0:
+        _want(isinstance(y, Fraction) and y > 0, "undefined", ZeroDivisionError)
         return x
     if isinstance(x, Fraction) and _whole(y):
-        if abs(x) != 1 and abs(y) * (max(x.numerator.bit_length(), x.denominator.bit_length()) - 1) > MAX_BITS:
-            raise _TooLarge(f"more than {MAX_BITS} bits")
+        bits = max(x.numerator.bit_length(), x.denominator.bit_length()) - 1
+        _want(abs(x) == 1 or abs(y) * bits <= MAX_BITS, f"more than {MAX_BITS} bits", _TooLarge)
         return w.fit(x ** (int(y) if abs(x) != 1 else int(y) % 2))
     x, z = w.real(x), w.real(y)
     w.spend(w.mp.dps * (2 if w.mp.im(x) else 0.5))
-    if abs(x) < w.mp.mpf(10) ** (15 - w.mp.dps):
-        raise ZeroDivisionError  # zero, or too near to tell
+    _want(abs(x) > w.mp.mpf(10) ** (15 - w.mp.dps), "zero, or too near to tell", ZeroDivisionError)
     if isinstance(y, Fraction) and (y == Fraction(1, 2) or (_whole(y) and abs(y) < 9)):
         w.height += abs(w.mp.mag(x) * float(y)) * 0.302
         return w.mp.sqrt(x) if y.denominator == 2 else x ** int(y)
-    odd_root = isinstance(y, Fraction) and y.denominator % 2 == 1 and w.mp.im(x) == 0 and w.mp.re(x) < 0 and y.denominator > 1
+    odd_root = isinstance(y, Fraction) and y.denominator % 2 == 1 < y.denominator and w.mp.im(x) == 0 and w.mp.re(x) < 0
     log = z * w.mp.ln(-x if odd_root else x)
-    if abs(log) > 2.3 * MAX_MAGNITUDE:
-        raise _TooLarge("power")
+    _want(abs(log) <= 2.3 * MAX_MAGNITUDE, "power", _TooLarge)
     w.height += float(abs(w.mp.re(log))) / 2.3
     return -w.mp.exp(log) if odd_root and y.numerator % 2 else w.mp.exp(log)
 
 
 def _function(name, args, w):
+    """A function's value. ZeroDivisionError where it has none, or lies on a step or a pole, or too near one to tell."""
     x = args[0]
-    if name in ("fact", "binom", "mod", *_OVER_LISTS):
-        if not all(map(_whole, args)):
-            raise _Refused(f"{name} of other than whole numbers")
-        if name == "mod":
-            return Fraction(x % args[1])
-        if name in _OVER_LISTS:
-            return w.fit(Fraction(_OVER_LISTS[name](*map(int, args))))
-        if max(args) > MAX_COUNT:
-            raise _TooLarge(f"{name} of more than {MAX_COUNT}")
-        if min(args) < 0:
-            raise ZeroDivisionError
-        return w.fit(Fraction(math.factorial(int(x)) if name == "fact" else math.comb(int(x), int(args[1]))))
+    if name in _COUNTING:
+        _want(all(map(_whole, args)), f"{name} of other than whole numbers")
+        if name in ("fact", "binom"):
+            _want(max(args) <= MAX_COUNT, f"{name} of more than {MAX_COUNT}", _TooLarge)
+            _want(min(args) >= 0, "negative", ZeroDivisionError)
+        return w.fit(Fraction(_COUNTING[name](*map(int, args))))
     if name == "abs":
         return abs(x)
     if name in ("floor", "ceil"):
         if not isinstance(x, Fraction):
-            nearest = w.mp.nint(w.mp.re(x))
-            if w.mp.im(x) != 0 or abs(x - nearest) < w.mp.mpf(10) ** (15 - w.mp.dps):
-                raise ZeroDivisionError  # on a step, or too near to tell
-            x = Fraction(int(w.mp.floor(w.mp.re(x)))) + Fraction(1, 2)
+            clear = w.mp.im(x) == 0 and abs(x - w.mp.nint(w.mp.re(x))) > w.mp.mpf(10) ** (15 - w.mp.dps)
+            _want(clear, "on a step, or too near to tell", ZeroDivisionError)
+            x = int(w.mp.floor(w.mp.re(x))) + Fraction(1, 2)
         return Fraction(getattr(math, name)(x))
-    if name == "ln" and x in (0, 1):
-        return Fraction(0) if x else 1 / x
     x = w.real(x)
     w.spend(w.mp.dps / (1 if w.mp.im(x) else 4))
-    if abs(x) > MAX_ANGLE and name != "ln":
-        raise _TooLarge(name)
+    _want(name == "ln" or abs(x) <= MAX_ANGLE, name, _TooLarge)
     result = getattr(w.mp, name.replace("arc", "a"))(x)
-    if not abs(result) < w.mp.mpf(10) ** (w.mp.dps / 2):  # a pole, like tan(pi/2)
-        raise ZeroDivisionError
+    _want(abs(result) < w.mp.mpf(10) ** (w.mp.dps / 2), "a pole, like tan(pi/2)", ZeroDivisionError)
     return result
 
 
 # --------------------------------------------------------------------------------------------------------------- compare
-_STRUCTURES = {"list", "set", "seq", "sets", "reals", "mat", "text", "eqn", "ineq", "named", "rel"}
+_STRUCTURES = {"list", "set", "seq", "sets", "mat", "text", "eqn", "ineq", "named", "rel"}
+_MARK_VALUES = {"%": Fraction(1, 100), "°": ("mul", ("const", "pi"), ("num", Fraction(1, 180)))}
 
 
 def _inventory(node):
     """The symbols of an expression and, with a backslash, its functions."""
     found = {node[1]} if node[0] == "sym" else {"\\" + node[1]} if node[0] == "fn" else set()
-    found = found.union(*[_inventory(x) for x in node if isinstance(x, tuple) and x])
-    return found - {node[1]} if node[0] in ("sum", "prod") else found
+    return found.union(*[_inventory(x) for x in node if isinstance(x, tuple) and x])
 
 
 def _free(node):
@@ -741,9 +650,8 @@ def _free(node):
 
 
 def _substitute(node, name, value):
-    if node[1:] == (name,) and node[0] in ("sym", "const"):  # i may count the terms of a sum
-        return value
-    return tuple([_substitute(x, name, value) if isinstance(x, tuple) else x for x in node])
+    found = node[1:] == (name,) and node[0] in ("sym", "const")  # i may count the terms of a sum
+    return value if found else tuple([_substitute(x, name, value) if isinstance(x, tuple) else x for x in node])
 
 
 def _scalars(a, b, w):
@@ -753,13 +661,12 @@ def _scalars(a, b, w):
     if a[0] == b[0] == "num" or "inf" in (a[0], b[0]):
         return ""
     one, two = _inventory(a), _inventory(b)
-    difference = ("add", a, ("mul", _MINUS, b))
-    env = {"%": Fraction(1, 100), "°": Fraction(1) if "°" in one & two else ("mul", ("const", "pi"), ("num", Fraction(1, 180)))}
     # 62.5% is 0.625 and, where the question asks for percent, 62.5; 90 degrees are pi/2 and may be written 90
-    readings = [env, *(env | {mark: Fraction(1)} for mark in ("%", "°") if mark in one ^ two and ("sym", mark) in (a[-1], b[-1]))]
+    marks = [mark for mark in _MARK_VALUES if mark in one ^ two and ("sym", mark) in (a[-1], b[-1])]
+    readings = [_MARK_VALUES, *(_MARK_VALUES | {mark: Fraction(1)} for mark in marks)]
     if "log" in one ^ two:
-        readings.append(env | {"log": ("fn", "ln", ("num", Fraction(10)))})
-    return next((how for env in readings if (how := _zero(difference, one | two, env, w))), "")
+        readings.append(_MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))})
+    return next((how for env in readings if (how := _zero(_minus(a, b), one | two, env, w))), "")
 
 
 def _zero(node, inventory, env, w):
@@ -768,16 +675,10 @@ def _zero(node, inventory, env, w):
     if not free:
         return ("rational arithmetic", "difference zero to 50 digits")[w.mp is not None] if _vanishes(node, [env], w) else ""
     stepped, whole = inventory & {r"\floor", r"\ceil", r"\abs"}, inventory & {r"\fact", r"\binom"}
-    points = 4 * POINTS if stepped else POINTS  # steps agree here and there by chance
-    try:
-        if not whole and _vanishes(node, [env | _point(free, k, 40 if stepped else 60) for k in range(points if stepped else 2)], w, True):
-            return "equal rational functions"
-        exact = not (stepped or whole)
-    except (_Inexact, _TooLarge):
-        exact = False
-        if _vanishes(node, [env | _point(free, k, 12) for k in range(points)], w):
-            return f"difference zero to 50 digits at {points} points"
-    if not exact and (whole or set(free) <= set("nmkNMK")) and _vanishes(node, [env | _point(free, k, 0) for k in range(40)], w):
+    points, bits = (3 * POINTS, 20) if stepped else (POINTS, 12)  # steps agree here and there by chance
+    if not whole and _vanishes(node, [env | _point(free, k, bits) for k in range(points)], w):
+        return f"difference zero at {points} points"
+    if (whole or ((stepped or w.mp) and set(free) <= set("nmkNMK"))) and _vanishes(node, [env | _point(free, k, 0) for k in range(40)], w):
         return "difference zero at 40 whole numbers"
     return ""
 
@@ -787,35 +688,34 @@ def _point(names, k, bits):
     env = {}
     for n, name in enumerate(names):
         random = int.from_bytes(blake2b(f"{name} {k}".encode("ascii", "replace"), digest_size=9).digest(), "big")
-        sign = -1 if random >> 71 and name != "log" else 1
-        env[name] = Fraction(random % 2**bits + 1, 1009 if bits < 60 else 1) * sign if bits else Fraction((k * (7 * n + 1) + n) % 40 - 9)
+        sign = -1 if k >> n % 3 & 1 and name != "log" else 1  # both signs of every symbol: sqrt(x^2) is not x
+        env[name] = Fraction(random % 2**bits + 1, 1009) * sign if bits else Fraction((k * (7 * n + 1) + n) % 40 - 9)
     return env
 
 
-def _vanishes(node, points, w, exact=False):
+def _vanishes(node, points, w):
     """Is the expression zero at each of these points where it is defined, and defined at three or at all?"""
-    defined = digits = 0
+    defined, w.digits = 0, 30
     for env in points:
-        try:
-            w.mp = None
-            try:
-                zero = _value(node, env, w) == 0
-            except _Inexact:
-                if exact:
-                    raise
-                if not digits:
-                    w.numeric(30)
-                    if abs(w.real(_value(node, env, w))) > w.mp.mpf(10) ** int(w.height - 20):
-                        return False
-                    digits = 60 + 2 * int(w.height)
-                w.numeric(digits)
-                zero = abs(w.real(_value(node, env, w))) < w.mp.mpf(10) ** int(w.height + 10 - digits)
-        except ZeroDivisionError:
-            continue
-        if not zero:
-            return False
-        defined += 1
+        with suppress(ZeroDivisionError):
+            if not _is_zero(node, env, w):
+                return False
+            defined += 1
     return defined >= min(3, len(points))
+
+
+def _is_zero(node, env, w):
+    """Exactly where the value is rational, else to 30 digits and then to as many as its height asks for."""
+    w.mp = None
+    with suppress(_Inexact):
+        return _value(node, env, w) == 0
+    while True:
+        w.numeric(w.digits)
+        if abs(w.real(_value(node, env, w))) >= w.mp.mpf(10) ** int(w.height + 10 - w.digits):
+            return False
+        if w.digits > 58 + 2 * w.height:
+            return True
+        w.digits = 70 + 2 * int(w.height)  # at later points the height may be a little more
 
 
 def _proportional(d1, d2, w, positive=False):
@@ -823,8 +723,7 @@ def _proportional(d1, d2, w, positive=False):
     free = _free(d1)
     if not free or free != _free(d2):
         return ""
-    env = {"%": Fraction(1, 100)} | _point(sorted(free), 0, 60)
-    w.mp = None
+    w.mp, env = None, _MARK_VALUES | _point(sorted(free), 0, 12)
     try:
         factors = [_value(d1, env, w) / _value(d2, env, w)]
     except (_Inexact, _TooLarge):
@@ -843,36 +742,31 @@ def _name(node):
     return None
 
 
-def _relation(operators, sides, w):
+def _relation(sides, operators, w):
     """-> ("named", name, value, difference or None), ("eqn", difference), ("ineq", difference, operator), a list of those, or a value."""
     name, scalar = _name(sides[0]), not any(side[0] in _STRUCTURES for side in sides)
     if set(operators) == {"="}:
         if name is None and _name(sides[-1]) is not None:
             sides = sides[::-1]
             name = _name(sides[0])
-        rest = sides[1:] if name is not None else sides
         if name is None and scalar and any(map(_free, sides)):
-            if len(sides) > 2:
-                raise _Refused("a chain of equations")
-            return ("eqn", ("add", sides[0], _mul(_MINUS, sides[1])))
-        rest = [_resolve(side, w) for side in rest]
-        if not all(_same(rest[0], other, w) for other in rest[1:]):
-            raise _Refused("a contradiction")
-        return rest[0] if name is None else ("named", name, rest[0], ("add", sides[0], _mul(_MINUS, sides[1])) if scalar else None)
+            _want(len(sides) == 2, "a chain of equations")
+            return ("eqn", _minus(*sides))
+        first, *rest = [_resolve(side, w) for side in (sides if name is None else sides[1:])]
+        _want(all(_same(first, other, w) for other in rest), "a contradiction")
+        return first if name is None else ("named", name, first, _minus(*sides[:2]) if scalar else None)
     if operators in (("in",), ("!=",)) and name is not None:
-        value = sides[1] if operators == ("in",) else ("sets", ("-",), (("reals",), ("set", (sides[1],))))
+        value = sides[1] if operators == ("in",) else ("sets", (_REALS, ("set", (sides[1],))), ("-",))
         return ("named", name, _resolve(value, w), None)
     if set(operators) <= {">", ">="}:
         operators, sides = tuple(op.replace(">", "<") for op in reversed(operators)), sides[::-1]
-    if not set(operators) <= {"<", "<="} or not scalar:
-        raise _Refused("a relation not understood")
+    _want(scalar and set(operators) <= {"<", "<="}, "a relation not understood")
     middle = [n for n, side in enumerate(sides) if _free(side)]
-    if len(middle) == 1 and _name(sides[middle[0]]) is not None and (len(sides) == 2 or (len(sides) == 3 and middle == [1])):
-        n = middle[0]
+    if len(middle) == 1 and _name(sides[n := middle[0]]) is not None and (len(sides) == 2 or (len(sides) == 3 and n == 1)):
         low, opening = (sides[n - 1], "[" if operators[n - 1] == "<=" else "(") if n else (("inf", -1), "(")
         high, closing = (sides[n + 1], "]" if operators[n] == "<=" else ")") if n + 1 < len(sides) else (("inf", 1), ")")
         return ("named", _name(sides[n]), ("seq", opening + closing, (low, high)), None)
-    parts = [("ineq", ("add", high, _mul(_MINUS, low)), op) for low, op, high in zip(sides, operators, sides[1:], strict=False)]
+    parts = [("ineq", _minus(high, low), op) for low, op, high in zip(sides, operators, sides[1:], strict=False)]
     return ("list", tuple(parts)) if len(parts) > 1 else parts[0]
 
 
@@ -887,20 +781,18 @@ def _resolve(node, w):
         if len(names) != 1 or items[0][0] != "named":
             return ("list", _flat(items))
         values = [item[2] if item[0] == "named" else item for item in items]  # x = 1, x = 2  and  x = 1, 2  and  x < 1 or x > 2
-        joined = node[2] & {r"\or", r"\and"}
-        if len(joined) == 1 and all(map(_is_set, values)):
-            return ("named", *names, ("sets", ("|" if r"\or" in joined else "&",) * (len(values) - 1), tuple(values)), None)
-        return ("named", *names, ("list", _flat(values)), None)
+        joined = set(node[2]) - {","}
+        sets = len(joined) == 1 and all(map(_is_set, values))
+        operators = ("|" if "or" in joined else "&",) * (len(values) - 1)
+        return ("named", *names, ("sets", tuple(values), operators) if sets else ("list", _flat(values)), None)
     if kind == "set":
-        distinct = []
-        for item in _flat([_resolve(item, w) for item in node[1]]):
-            if not any(_same(item, other, w) for other in distinct):
-                distinct.append(item)
-        return ("set", tuple(distinct))
+        items = _flat([_resolve(item, w) for item in node[1]])
+        return ("set", tuple(item for n, item in enumerate(items) if not any(_same(item, other, w) for other in items[:n])))
     if kind == "sets":
-        return ("sets", node[1], tuple(_resolve(side, w) for side in node[2]))
-    if kind == "seq" and sum("±" in _inventory(item) for item in node[2]) > 1:
-        raise _Refused("two independent signs")
+        sides = tuple(_resolve(side, w) for side in node[1])
+        _want(all(map(_is_set, sides)), "not a set of reals")
+        return ("sets", sides, node[2])
+    _want(kind != "seq" or sum("±" in _inventory(item) for item in node[2]) < 2, "two independent signs")
     if "±" in _inventory(node):
         return ("list", tuple(_substitute(node, "±", sign) for sign in (_ONE, _MINUS)))
     return node
@@ -911,59 +803,59 @@ def _flat(items):
 
 
 def _is_set(node):
-    return node[0] in ("sets", "reals", "set") or (node[0] == "seq" and len(node[2]) == 2)
+    return node[0] in ("sets", "set") or (node[0] == "seq" and len(node[2]) == 2)
 
 
 def _same(a, b, w):
     """How two resolved nodes are shown to be equal, or ""."""
     w.spend(6)
+    if b[0] == "named" != a[0]:
+        a, b = b, a
     if a[0] == b[0] == "named":
         names = a[1] == b[1] or b[1] in a[1].split("_")[:1] or a[1] in b[1].split("_")[:1]  # m_{max} is m
         how = names and _same(a[2], b[2], w)
         return f"same name, {how}" if how else _proportional(a[3], b[3], w) if a[3] and b[3] else ""
-    for one, other in ((a, b), (b, a)):
-        if one[0] == "named" and other[0] == "eqn":
-            return _proportional(one[3], other[1], w) if one[3] else ""
-        if one[0] == "named":  # x = 5 against 5
-            return "" if one[3] and one[1] in _free(one[2]) else _same(one[2], other, w)
-        if other[0] == "seq" and other[1] == "()" and one[0] == "mat" and {len(row) for row in one[1]} == {1}:  # a vector as a tuple
-            return _each([row[0] for row in one[1]], other[2], w, True)
-        if other[0] == "seq" and other[1] == "()" and one[0] == "list" and {item[0] for item in one[1]} == {"named"}:
-            names = [item[1] for item in one[1]]  # x = 2, y = 3 against (2, 3)
-            return _each([item[2] for item in one[1]], other[2], w, True) if names == sorted(set(names)) else ""
-    kinds = {a[0], b[0]}
-    if kinds in ({"eqn"}, {"ineq"}):
-        return _proportional(a[1], b[1], w, positive=kinds == {"ineq"}) if a[2:] == b[2:] else ""
-    if kinds <= {"list", "set"}:
-        return _each(a[1], b[1], w, False)
-    if kinds == {"seq"} and a[1] == b[1]:
-        return _each(a[2], b[2], w, True)
-    if kinds & {"sets", "reals"} and _is_set(a) and _is_set(b):
-        return _point_sets(a, b, w)
-    if kinds == {"mat"} and len(a[1]) == len(b[1]):
-        return _each([x for row in a[1] for x in row], [x for row in b[1] for x in row], w, True)
-    if kinds == {"text"}:
-        return "same words" if a[1].lower().replace(" ", "") == b[1].lower().replace(" ", "") else ""
-    if kinds & _STRUCTURES:
-        return ""
-    if "ratio" in kinds:  # 2:4 is 1:2 and 1/2
+    if a[0] == "named" and b[0] == "eqn":
+        return _proportional(a[3], b[1], w) if a[3] else ""
+    if a[0] == "named":  # x = 5 against 5
+        return "" if a[3] and a[1] in _free(a[2]) else _same(a[2], b, w)
+    one, other = (a, b) if b[0] == "seq" else (b, a)
+    if other[0] == "seq" and other[1] == "()" and one[0] == "mat" and {len(row) for row in one[1]} == {1}:  # a vector as a tuple
+        return _each(sum(one[1], ()), other[2], w, True)
+    if other[0] == "seq" and other[1] == "()" and one[0] == "list" and {item[0] for item in one[1]} == {"named"}:
+        names = [item[1] for item in one[1]]  # x = 2, y = 3 against (2, 3)
+        return _each([item[2] for item in one[1]], other[2], w, True) if names == sorted(set(names)) else ""
+    kinds, how = {a[0], b[0]}, ""
+    if kinds in ({"eqn"}, {"ineq"}) and a[2:] == b[2:]:
+        how = _proportional(a[1], b[1], w, positive=kinds == {"ineq"})
+    elif kinds <= {"list", "set"}:
+        how = _each(a[1], b[1], w, False)
+    elif kinds == {"seq"} and a[1] == b[1]:
+        how = _each(a[2], b[2], w, True)
+    elif "sets" in kinds and _is_set(a) and _is_set(b):
+        how = _point_sets(a, b, w)
+    elif kinds == {"mat"} and len(a[1]) == len(b[1]):
+        how = _each(sum(a[1], ()), sum(b[1], ()), w, True)
+    elif kinds == {"text"} and a[1].lower().replace(" ", "") == b[1].lower().replace(" ", ""):
+        how = "same words"
+    elif "ratio" in kinds and not kinds & _STRUCTURES:  # 2:4 is 1:2 and 1/2
         xs, ys = (n[1] if n[0] == "ratio" else (n, _ONE) for n in (a, b))
-        return _each([_mul(x, ys[0]) for x in xs], [_mul(y, xs[0]) for y in ys], w, True)
-    return _scalars(a, b, w)
+        how = _each([_mul(x, ys[0]) for x in xs], [_mul(y, xs[0]) for y in ys], w, True)
+    elif not kinds & _STRUCTURES:
+        how = _scalars(a, b, w)
+    return how
 
 
 def _each(xs, ys, w, ordered):
     """How two sequences are shown to be equal item by item, in order or in any order, or ""."""
-    left, hows = list(ys), []
+    left, hows = list(ys), {}
     for x in xs if len(xs) == len(ys) else ():
-        for n in range(1 if ordered else len(left)):
-            if how := _same(x, left[n], w):
-                break
-        else:
+        n, how = next(((n, how) for n, y in enumerate(left[:1] if ordered else left) if (how := _same(x, y, w))), (0, ""))
+        if not how:
             return ""
         del left[n]
-        hows.append(how)
-    return f"in {'' if ordered else 'any '}order: {', '.join(dict.fromkeys(hows))}" if len(xs) == len(ys) else ""
+        hows[how] = None  # a dict for a set in order
+    return f"in {'' if ordered else 'any '}order: {', '.join(hows)}" if len(xs) == len(ys) else ""
 
 
 def _point_sets(a, b, w):
@@ -971,14 +863,13 @@ def _point_sets(a, b, w):
 
     The k distinct end points cut it into 2k + 1 cells: an open gap, a point, a gap, ... A set is the cells it holds.
     """
-    if a[0] == b[0] == "sets" and a[1] == b[1] and set(a[1]) == {"|"} and (how := _each(a[2], b[2], w, False)):
+    if a[0] == b[0] == "sets" and a[2] == b[2] and set(a[2]) == {"|"} and (how := _each(a[1], b[1], w, False)):
         return how
     values = {}
     for end in _ends(a) | _ends(b):
         w.numeric(40)
-        values[end] = w.real(_value(end, {"%": Fraction(1, 100), "°": Fraction(1)}, w))
-        if w.mp.im(values[end]):
-            raise _Refused("an end that is not real")
+        values[end] = w.real(_value(end, _MARK_VALUES, w))
+        _want(w.mp.im(values[end]) == 0, "an end that is not real")
     rank, last = {}, None
     for end in sorted(values, key=lambda end: values[end].real):
         rank[end] = 1 if last is None else rank[last] + (0 if _scalars(end, last, w) else 2)
@@ -989,27 +880,19 @@ def _point_sets(a, b, w):
 
 def _ends(node):
     """The finite end points and members of a set."""
-    if node[0] == "sets":
-        return set().union(*map(_ends, node[2]))
-    return {x for x in (node[1] if node[0] == "set" else node[2] if node[0] == "seq" else ()) if x[0] != "inf"}
+    return set().union(*map(_ends, node[1])) if node[0] == "sets" else {x for x in node[-1] if x[0] != "inf"}
 
 
 def _cells(node, rank, top):
-    if node[0] == "reals":
-        return set(range(top))
     if node[0] == "set":
         return {rank[x] for x in node[1]}
     if node[0] == "sets":
-        cells = _cells(node[2][0], rank, top)
-        for operator, side in zip(node[1], node[2][1:], strict=True):
-            other = _cells(side, rank, top)
-            cells = cells | other if operator == "|" else cells & other if operator == "&" else cells - other
+        cells = _cells(node[1][0], rank, top)
+        for side, operator in zip(node[1][1:], node[2], strict=True):
+            cells = {"|": set.union, "&": set.intersection, "-": set.difference}[operator](cells, _cells(side, rank, top))
         return cells
-    if not _is_set(node):
-        raise _Refused("not a set of reals")
     low, high = (-1 if x == ("inf", -1) else top if x == ("inf", 1) else rank[x] for x in node[2])
-    if low > high or (low == -1 and node[1][0] == "[") or (high == top and node[1][1] == "]"):
-        raise _Refused("not an interval")
+    _want(low <= high and (low > -1 or node[1][0] == "(") and (high < top or node[1][1] == ")"), "not an interval")
     return set(range(low + (node[1][0] == "("), high + (node[1][1] == "]")))
 
 
@@ -1022,25 +905,22 @@ def _compare(answer, gold):
     try:
         a, g = _normalise(answer), _normalise(gold)
         notes.append(f"normalised  {a}   |   {g}")
-        if not all(re.search(r"\w|\\\{", _key(text)) for text in (a, g)):
-            raise _Refused("nothing is shown")
+        _want(all(re.search(r"\w|\\\{", _key(text)) for text in (a, g)), "nothing is shown")
         (words, wordy), (gold_words, gold_wordy) = _words(a), _words(g)
         if _key(a) == _key(g) or (words == gold_words and (wordy or gold_wordy)):
             return "same text", notes
-        if not (a.isascii() and g.isascii()):
-            raise _Refused("a character not understood")
-        if all(re.fullmatch(r"[A-Za-z]*[A-Z][A-Za-z]+|[A-Za-z]{4,}", _key(text)) for text in (a, g)):
-            raise _Refused("two words")  # else ABDC would be the product ABCD
+        _want(a.isascii() and g.isascii(), "a character not understood")
+        words = [re.fullmatch(r"[A-Za-z]*[A-Z][A-Za-z]+|[A-Za-z]{4,}", _key(text)) for text in (a, g)]
+        _want(not all(words), "two words")  # else ABDC would be the product ABCD
         for this, other in ((_key(a), _key(g)), (_key(g), _key(a))):  # (C) 18 against (C)
             if (choice := _CHOICE.fullmatch(this)) and other.strip("()") == choice[1]:
                 return "same choice", notes
         (a, unit), (g, gold_unit) = _literals(a), _literals(g)
         notes.append(f"parsed      {a}   |   {g}" + (f"   units {unit}   |   {gold_unit}" if unit or gold_unit else ""))
-        if unit and gold_unit and unit != gold_unit:
-            raise _Refused("different units")
+        _want(not (unit and gold_unit) or unit == gold_unit, "different units")
         for x, y in ((x, y) for x in _readings(a, g) for y in _readings(g, a)):
             w.spend(3 * (len(x) + len(y)))
-            if how := _same(_resolve(_Parser(x).answer(), w), _resolve(_Parser(y).answer(), w), w):
+            if how := _same(_resolve(_parse(x), w), _resolve(_parse(y), w), w):
                 return how, notes
     except (_Refused, ZeroDivisionError) as refusal:
         notes.append(f"refused     {'undefined' if isinstance(refusal, ZeroDivisionError) else refusal}")
@@ -1058,56 +938,35 @@ def is_equivalent(answer, gold):
 def score(response, gold):
     """1.0 if the final answer of `response` is `gold`, else 0.0; never raises."""
     try:
-        answer = extract_answer(response)
-    except Exception:  # as above: not text, for one
+        return float(is_equivalent(extract_answer(response), gold))
+    except Exception:  # as above: not text, for one; no answer (None) ends in the net of is_equivalent
         return 0.0
-    return float(answer is not None and is_equivalent(answer, gold))
 
 
 # ---------------------------------------------------------------------------------------------------------- command line
-def _explain(response, gold):
-    answer, step = _extract(response)
-    print(f"extracted   {answer}   ({step})")
-    how, notes = _compare(answer, gold) if answer is not None else ("", [])
-    print(*notes, f"compared    {how or 'not shown to be equal'}", f"verdict     {float(bool(how))}", sep="\n")
-
-
-def _read_pairs(path):
-    """-> the pairs of a JSONL file. ValueError: file, line, what is wrong."""
-    pairs = []
+def _grade(path):
+    """Prints agreement by kind, false accepts and false rejects apart, and times. ValueError: file, line, what is wrong."""
+    kinds, totals, times = {}, {"undisputed": [0, 0, 0], "debatable": [0, 0, 0]}, []  # pairs, false accepts, false rejects
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
-                pair = json.loads(line)
-                good = isinstance(pair["gold"], str) and isinstance(pair["response"], str) and isinstance(pair["expected"], bool)
+                pair = {"kind": "no kind"} | json.loads(line)
+                good = [type(pair[key]) for key in ("gold", "response", "expected", "kind")] == [str, str, bool, str]
             except (ValueError, KeyError, TypeError, RecursionError):
                 good = False
-            if not good:
-                wanted = '{"gold": text, "response": text, "expected": true or false}'
-                raise ValueError(f"{path}:{number}: wanted {wanted}, found {line.strip()[:60]!r}")
-            pairs.append(pair)
-    if not pairs:
-        raise ValueError(f"{path}: no pairs in it")
-    return pairs
-
-
-def _grade(pairs):
-    """Prints agreement by kind, false accepts and false rejects apart, and times."""
-    kinds, totals, times = {}, {"undisputed": [0, 0, 0], "debatable": [0, 0, 0]}, []  # pairs, false accepts, false rejects
-    for pair in pairs:
-        start = time.perf_counter()
-        accepted = score(pair["response"], pair["gold"]) == 1.0
-        times.append(1000 * (time.perf_counter() - start))
-        kind = str(pair.get("kind", "no kind"))
-        for counts in (kinds.setdefault(kind, [0, 0, 0]), totals["debatable" if kind.endswith("-debatable") else "undisputed"]):
-            counts[0] += 1
-            counts[1] += accepted and not pair["expected"]
-            counts[2] += pair["expected"] and not accepted
+            wanted = '{"gold": text, "response": text, "expected": true or false}'
+            _want(good, f"{path}:{number}: wanted {wanted}, found {line.strip()[:60]!r}", ValueError)
+            start = time.perf_counter()
+            accepted = score(pair["response"], pair["gold"]) == 1.0
+            times.append(1000 * (time.perf_counter() - start))
+            for counts in (kinds.setdefault(pair["kind"], [0, 0, 0]), totals["debatable" if pair["kind"].endswith("-debatable") else "undisputed"]):
+                counts[:] = counts[0] + 1, counts[1] + (accepted and not pair["expected"]), counts[2] + (pair["expected"] and not accepted)
+    _want(times, f"{path}: no pairs in it", ValueError)
     width = max(map(len, ["undisputed", *kinds]))
     print(f"{'kind':{width}}  pairs  agree  false accepts  false rejects")
     for kind, (n, accepts, rejects) in [*sorted(kinds.items()), *totals.items()]:
         print(f"{kind:{width}}  {n:5}  {n - accepts - rejects:5}  {accepts:13}  {rejects:13}")
-    print(f"time per pair: median {statistics.median(times):.2f} ms, longest {max(times):.2f} ms")
+    print(f"time per pair: median {sorted(times)[len(times) // 2]:.2f} ms, longest {max(times):.2f} ms")
 
 
 def main(arguments=None):
@@ -1119,10 +978,13 @@ def main(arguments=None):
     if (options.data is None) == (options.gold is None) or (options.gold is None) != (options.response is None):
         parser.error("wanted --gold and --response, or --data")
     try:
-        if options.data is None:
-            _explain(options.response, options.gold)
+        if options.data is not None:
+            _grade(options.data)
         else:
-            _grade(_read_pairs(options.data))
+            answer, step = _extract(options.response)
+            how, notes = _compare(answer, options.gold) if answer is not None else ("", [])
+            print(f"extracted   {answer}   ({step})", *notes, f"compared    {how or 'not shown to be equal'}", sep="\n")
+            print(f"verdict     {float(bool(how))}")
     except (OSError, ValueError) as error:
         print(f"rewards.py: {error}", file=sys.stderr)
         return 2
