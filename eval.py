@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: a waiting thread sleeps. Spinning beside another busy
-# program made a step of the demo five times as slow on two cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads that wait for each other soon go to sleep. Spinning on, as they
+# do by default, made a step of the demo five times as slow on two cores beside one other busy program.
 
 import data
 import model as transformer
