@@ -82,6 +82,7 @@ def parse_args(argv):
 
 
 def main(argv=None):
+    """Check what can be wrong, load, sample, grade, print the table."""
     args = parse_args(argv)
     try:
         problems = data.load_problems(args.data)

@@ -249,14 +249,14 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    """Two halves of dense arithmetic around the attention, which alone knows of masks and caches."""
+
     def __init__(self, c):
         super().__init__()
         self.input_layernorm = RMSNorm(c.D, c.eps)
         self.self_attn = Attention(c)
         self.post_attention_layernorm = RMSNorm(c.D, c.eps)
         self.mlp = MLP(c)
-
-    # Two halves of dense arithmetic around the attention, which alone knows of masks and caches.
 
     def before(self, x, cos, sin):
         return self.self_attn(self.input_layernorm(x), cos, sin)

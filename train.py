@@ -60,6 +60,7 @@ RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "slots"
 
 
 def parse_args(argv):
+    """The flags -> a namespace; the demo's settings stand in for the defaults where neither --model nor --data is given."""
     parser = data.Parser(prog="train.py", description="Train a checkpoint folder on JSONL problems. Without --model and --data: the demo.")
     g = parser.add_argument_group("what and where")
     g.add_argument("--model", metavar="DIR", help="checkpoint folder to start from; also the reference")
@@ -483,6 +484,7 @@ def set_up(args):
 
 
 def main(argv=None):
+    """Set up, then step after step: train, log, evaluate, save."""
     args = parse_args(argv)
     try:
         model, reference, optimizer, tokenizer, template, problems, tests, done = set_up(args)
