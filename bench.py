@@ -1,7 +1,7 @@
 """How fast, how much memory, how near the limit of the machine: side by side, in one run.
 
-    python bench.py                                   # random weights of SmolLM2-135M's shape; ten minutes or so on two cores
-    python bench.py --quick                           # a smaller model, fewer rounds: about a minute
+    python bench.py                                   # random weights of SmolLM2-135M's shape; long: --only picks parts
+    python bench.py --quick                           # a smaller model, one round; minutes on two cores
     python bench.py --model DIR --data gsm8k.jsonl    # real weights, real prompts, natural stops
 
 Machines are noisy, so nothing here is an absolute claim: contestants take turns (A B C, A B C, ...), each figure is a median, and what counts is
@@ -343,6 +343,7 @@ def bench_recurrence():
 
 
 def bench_scaling(folder, device, dtype, rounds, quick):
+    """Score + update of rollouts made up in each size; a new small model for each row."""
     say("scaling: score + update, 4 layers of width 256, prompts of 128 tokens; a row varies one thing")
     base, results = {"T": 256, "group": 4, "V": 8192, "prompts": 2}, []
     rows = [base | {"T": T} for T in ((64, 256, 1024) if quick else (64, 256, 1024, 2048, 4096))]
@@ -362,13 +363,14 @@ def bench_scaling(folder, device, dtype, rounds, quick):
 
 
 def main(argv=None):
+    """Load, say what the machine can do, run the parts asked for, end in a line of JSON."""
     parts = ["sampling", "step", "logps", "recurrence", "scaling"]
     parser = data.Parser(prog="bench.py", description="Side-by-side timings and memory; the last line is JSON.")
     parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: random weights of SmolLM2-135M's shape)")
     parser.add_argument("--data", metavar="FILE", help="JSONL problems to sample from, with --model (default: random prompts)")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default: all)")
     parser.add_argument("--rounds", type=ranged(int, 1), default=3, help="turns of each contestant (default 3)")
-    parser.add_argument("--quick", action="store_true", help="a smaller model and one round: about a minute")
+    parser.add_argument("--quick", action="store_true", help="a smaller model and one round")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"], help="auto: bf16 on cuda, fp32 on cpu")
     args = parser.parse_args(argv)

@@ -64,6 +64,7 @@ def format_table(table, samples):
 
 
 def parse_args(argv):
+    """The flags -> a namespace."""
     parser = data.Parser(prog="eval.py", description="Accuracy of a checkpoint folder on JSONL benchmarks.")
     parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint folder")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="JSONL files of problems")

@@ -219,6 +219,8 @@ def attend(q, k, v, mask=None):
 
 
 class Attention(nn.Module):
+    """x [B, T, D] -> queries [B, H, T, Dh], keys and values [B, Hkv, T, Dh], rotated; o_proj is applied after they were read (Layer)."""
+
     def __init__(self, c):
         super().__init__()
         self.H, self.Hkv, self.Dh = c.H, c.Hkv, c.Dh

@@ -10,8 +10,8 @@ the Gumbel-max rule, which ties the choice to two scores and not to a sum over a
 
     argmax_v [log p_v + g_v] ~ p,   g_v = -log(-log u_v)
 
-V draws per token would cost as much as a layer, so the vocabulary is cut into about sqrt(V) blocks: first a block by its mass, then a
-token within it, 2 sqrt(V) draws, the same distribution exactly:  p(v) = p(block of v) p(v | block of v).
+V draws per token are many, so the vocabulary is cut into about sqrt(V) blocks: first a block by its mass, then a token within it, which
+takes 2 sqrt(V) draws and has the same distribution exactly:  p(v) = p(block of v) p(v | block of v).
 
     rollouts = generate(model, [[1, 2, 3]], samples_per_prompt=8, max_new_tokens=64, stop_ids=tokenizer.eos_ids)
 """

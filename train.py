@@ -109,7 +109,7 @@ def parse_args(argv):
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default %(default)s)")
     g.add_argument("--dtype", choices=["auto", "fp32", "bf16"], default="auto", help="of the arithmetic; masters are fp32 (auto: bf16 on cuda)")
     g.add_argument("--tokens-per-microbatch", type=ranged(int, 1), default=8192, metavar="N", help="padded; sets memory (default %(default)s)")
-    g.add_argument("--recompute-activations", action="store_true", help="less memory in the update for a third more of its time")
+    g.add_argument("--recompute-activations", action="store_true", help="less memory in the update, for computing most of a layer twice")
     g.add_argument("--slots", type=ranged(int, 1), metavar="N", help="rows sampled together (default: as memory allows)")
     args = parser.parse_args(argv)
     demo = args.model is None and args.data is None
@@ -177,7 +177,7 @@ def make_batch(rollouts, rewards, samples, device, dtype):
 def worth_sharing(rollouts):
     """Whether to compute each prompt once for all its responses (SharedPrompts): where that saves a quarter of all tokens or more.
 
-    With long responses there is little to save, and plain causal attention, which skips the keys of the future, is the faster of the two.
+    With long responses there is little to save, and plain causal attention skips the keys of the future. The quarter is a rule of thumb.
     """
     prompts = sum(len(r.prompt_ids) for r in rollouts)
     distinct = sum(map(len, {tuple(r.prompt_ids) for r in rollouts}))

@@ -50,11 +50,9 @@ CHUNK = 512  # tokens whose logits exist at a time: at V = 152k in fp32, 0.3 GB 
 
 
 def _logits(hidden, head_weight, temperature):
-    """[n, D] -> logits at the temperature [n, V] and their logsumexp [n, 1]; one definition, so that equal weights give equal bits everywhere."""
+    """[n, D] -> logits at the temperature [n, V]; one definition, so that equal weights give equal bits everywhere."""
     logits = logits_fp32(hidden, head_weight)
-    if temperature != 1.0:
-        logits /= temperature
-    return logits, logits.logsumexp(-1, keepdim=True)
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -68,7 +66,8 @@ class _TokenLogps(torch.autograd.Function):
         weight = head_weight.to(hidden.dtype)  # fp32 masters: cast once, not once per chunk
         logps, lses = [], []
         for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-            logits, lse = _logits(h, weight, temperature)  # [n, V], [n, 1]
+            logits = _logits(h, weight, temperature)  # [n, V]
+            lse = logits.logsumexp(-1, keepdim=True)  # [n, 1]
             logps.append((logits.gather(1, t[:, None]) - lse)[:, 0])
             lses.append(lse)
         ctx.save_for_backward(hidden, head_weight, targets, torch.cat(lses))
@@ -84,10 +83,7 @@ class _TokenLogps(torch.autograd.Function):
         d_weight = torch.zeros_like(head_weight, dtype=wide) if ctx.needs_input_grad[1] else None
         for i in range(0, len(hidden), CHUNK):
             h, t, g = hidden[i : i + CHUNK], targets[i : i + CHUNK, None], grad[i : i + CHUNK, None] / ctx.temperature
-            logits = logits_fp32(h, weight)
-            if ctx.temperature != 1.0:
-                logits /= ctx.temperature
-            d_logits = logits.sub_(lse[i : i + CHUNK]).exp_().mul_(-g).scatter_add_(1, t, g)  # [n, V]
+            d_logits = _logits(h, weight, ctx.temperature).sub_(lse[i : i + CHUNK]).exp_().mul_(-g).scatter_add_(1, t, g)  # [n, V]
             if d_hidden is not None:
                 d_hidden[i : i + CHUNK] = d_logits.to(h.dtype) @ weight
             if d_weight is not None and h.dtype == wide:
@@ -141,9 +137,9 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
         raise ValueError(f"kl is {kl!r}; wanted one of {', '.join(KL_KINDS)}" + (" (k1 would cancel rho)" if kl == "k1" else ""))
     head_weight, ref_head_weight, out = head_weight.to(hidden.dtype), ref_head_weight.to(ref_hidden.dtype), []  # cast once, not per chunk
     for h, ref_h, t in zip(hidden.split(CHUNK), ref_hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        log_p, lse = _logits(h, head_weight, temperature)
-        log_ref, ref_lse = _logits(ref_h, ref_head_weight, temperature)
-        log_p, log_ref = log_p.sub_(lse), log_ref.sub_(ref_lse)  # [n, V] each; in place: these, p below and nothing else of their size
+        log_p, log_ref = _logits(h, head_weight, temperature), _logits(ref_h, ref_head_weight, temperature)  # [n, V] each
+        for logits in (log_p, log_ref):
+            logits -= logits.logsumexp(-1, keepdim=True)  # in place: these two, p below and little else of their size
         logps, ref_logps = log_p.gather(1, t[:, None])[:, 0], log_ref.gather(1, t[:, None])[:, 0]  # [n]
         d, p = logps - ref_logps, log_p.exp()  # [n], [n, V]
         entropy = -_dot(p, log_p)
