@@ -268,6 +268,11 @@ class Layer(nn.Module):
         x = x + self.self_attn.o_proj(read.transpose(1, 2).flatten(2))
         return x + self.mlp(self.post_attention_layernorm(x))
 
+    def forward(self, x, cos, sin, attend, recompute=False):
+        """attend(q, k, v) -> what the heads read. recompute: keep x, q, k, v and that for the backward pass, make the rest again there."""
+        run = functools.partial(checkpoint, use_reentrant=False) if recompute else lambda half, *inputs: half(*inputs)
+        return run(self.after, x, attend(*run(self.before, x, cos, sin)))
+
 
 class Transformer(nn.Module):
     """tokens [B, T] -> logits [B, T, V]. `hidden` stops after the last norm, `head` goes on from there."""
@@ -303,11 +308,8 @@ class Transformer(nn.Module):
         angles = positions[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
         cos, sin = angles.cos(), angles.sin()
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
-        again = self.recompute and torch.is_grad_enabled()
-        run = functools.partial(checkpoint, use_reentrant=False) if again else lambda half, *inputs: half(*inputs)
         for i, layer in enumerate(self.model.layers):
-            q, k, v = run(layer.before, x, cos, sin)
-            x = run(layer.after, x, attend(q, k, v) if past is None else past.attend(i, q, k, v))
+            x = layer(x, cos, sin, attend if past is None else functools.partial(past.attend, i), self.recompute and torch.is_grad_enabled())
         return self.model.norm(x)
 
     def head(self, hidden):
