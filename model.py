@@ -183,7 +183,11 @@ def rope_frequencies(config) -> torch.Tensor:
 
 
 class Linear(nn.Linear):
+    packed = None  # the weight a second time, in oneDNN's blocked order: see `sampling_copy`
+
     def forward(self, x):
+        if self.packed is not None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
@@ -194,15 +198,16 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
     def forward(self, x):
-        n = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of bf16 lose too much
-        n = n * torch.rsqrt(n.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight.to(x.dtype) * n.to(x.dtype)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)  # squares and their mean in fp32 at least
 
 
 def rotate(x, cos, sin):
-    """RoPE on x [B, heads, T, Dh] with cos and sin [B, 1, T, Dh/2]: the halves are the real and imaginary parts."""
+    """RoPE on x [B, heads, T, Dh], whose halves are real and imaginary parts: (re cos - im sin, im cos + re sin).
+
+    cos [B, 1, T, Dh] holds every cosine twice, sin the sines with the first half negated.
+    """
     re, im = x.chunk(2, dim=-1)
-    return torch.cat((re * cos - im * sin, im * cos + re * sin), dim=-1).to(x.dtype)
+    return torch.addcmul(x * cos, torch.cat((im, re), dim=-1), sin).to(x.dtype)
 
 
 def attend(q, k, v, mask=None):
@@ -281,6 +286,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.compute_dtype, self.folder = config, dtype, None  # folder: where it was loaded from
         self.recompute = False  # True: keep a layer's inputs and attention for the backward pass, and make the rest again there
+        self.packed_head = None  # see `sampling_copy`
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(config.V, config.D)
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -306,7 +312,7 @@ class Transformer(nn.Module):
         B, T = tokens.shape
         positions = torch.arange(T, device=tokens.device)[None] if past is None else past.begin(B, T)  # [B or 1, T]
         angles = positions[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)  # [B, 1, T, Dh] each
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
         for i, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, attend if past is None else functools.partial(past.attend, i), self.recompute and torch.is_grad_enabled())
@@ -316,6 +322,8 @@ class Transformer(nn.Module):
         """hidden [..., D] -> logits [..., V], in fp32 where no gradient is wanted."""
         if torch.is_grad_enabled():
             return F.linear(hidden, self.head_weight.to(hidden.dtype))
+        if self.packed_head is not None:
+            return self.packed_head(hidden)
         return logits_fp32(hidden.flatten(0, -2), self.head_weight).view(*hidden.shape[:-1], -1)
 
     def forward(self, tokens):
@@ -512,4 +520,23 @@ def frozen_copy(model, device=None) -> Transformer:
     state = {name: p.detach().to(device=device or p.device, dtype=model.compute_dtype, copy=True) for name, p in model.named_parameters()}
     copy.load_state_dict(state, strict=True, assign=True)
     copy.folder = model.folder
+    return copy.requires_grad_(False)
+
+
+def sampling_copy(model) -> Transformer:
+    """The weights as they are now, made ready for many small products: cast to compute_dtype once, or on a CPU in fp32 packed.
+
+    A product of 64 rows spends much of its time on bringing the weight into the order that the processor wants. oneDNN does that once and
+    keeps the result: decoding is then 1.3 (64 rows) to 2 times (24 rows) as fast. What it computes differs by rounding alone.
+    """
+    if next(model.parameters()).dtype != model.compute_dtype:
+        return frozen_copy(model)
+    if model.device.type != "cpu" or model.compute_dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return model
+    with torch.device("meta"):
+        copy = Transformer(model.config)
+    copy.load_state_dict({name: p.detach() for name, p in model.named_parameters()}, strict=True, assign=True)  # the same memory
+    copy.packed_head = Linear(1, 1, bias=False)  # its weight is not used
+    for module, weight in [(m, m.weight) for m in copy.model.modules() if isinstance(m, Linear)] + [(copy.packed_head, copy.head_weight)]:
+        module.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 64)
     return copy.requires_grad_(False)

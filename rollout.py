@@ -18,13 +18,14 @@ takes 2 sqrt(V) draws and has the same distribution exactly:  p(v) = p(block of 
 
 import hashlib
 import math
+import sys
 from collections import Counter, deque
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from model import KVCache, frozen_copy
+from model import KVCache, sampling_copy
 
 PREFILL_TOKENS = 4096  # prompts are prefilled together up to this many tokens, padding included: enough to keep the matrix products busy
 CACHE_BYTES = 2 << 30  # on the CPU; on CUDA half of what is free
@@ -111,68 +112,98 @@ def _products(a, b):
 
 
 class GroupCache:
-    """Keys and values of a batch of samples: each prompt's once, in place g; each sample's own tokens in its row. The past of a decode step.
+    """Keys and values of a batch of samples: each prompt's once, in a place; each sample's own tokens in its row. The past of a decode step.
 
     With n samples a prompt, decoding reads a prompt's keys once a step, for n * H queries in one matrix product, and not n times.
+    All rows share one clock: at step t everyone writes column t mod T, and row b reads the columns since the clock stood at begun[b].
+
+    static: shapes are rounded up, so that few of them occur and a step can be recorded (CUDA graphs); what is too much is masked.
     """
 
-    def __init__(self, model, rows, places, P, T):
-        c, kind = model.config, {"dtype": model.compute_dtype, "device": model.device}
+    def __init__(self, model, rows, places, P, T, static):
+        c, kind, device = model.config, {"dtype": model.compute_dtype, "device": model.device}, model.device
         self.k, self.v = (torch.zeros(c.layers, rows, c.Hkv, T, c.Dh, **kind) for _ in range(2))  # zeros: 0 * NaN would be NaN
         self.prompt_k, self.prompt_v = (torch.zeros(c.layers, places, c.Hkv, P, c.Dh, **kind) for _ in range(2))
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)  # own tokens of each row
-        self.prompt_lengths = torch.zeros(places, dtype=torch.long, device=model.device)
+        self.prompt_lengths = torch.zeros(places, dtype=torch.long, device=device)
+        self.clock, self.begun, self.static = 0, [0] * rows, static  # on the host
+        self.now = torch.zeros(1, dtype=torch.long, device=device)  # the clock again
+        self.started, self.place, self.seat = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(3))
+        self.members = {}  # [G * n] by (G, n): the rows of each place, padded with row 0
 
     def arrange(self, places):
         """Tell the place of the prompt of rows 0, 1, ...; to be called whenever a row changes hands."""
-        device, rows_of = self.lengths.device, {}
+        A, rows_of = len(places), {}
         for row, g in enumerate(places):
             rows_of.setdefault(g, []).append(row)
-        n = max(map(len, rows_of.values()))
-        self.places = torch.tensor(places, device=device)  # [A]
-        self.members = torch.tensor([(rows_of.get(g, []) + [0] * n)[:n] for g in range(max(places) + 1)], device=device)  # [G, n], padded
-        self.seat = torch.tensor([g * n + rows_of[g].index(row) for row, g in enumerate(places)], device=device)  # [A]: where row sits there
-        self.P = int(self.prompt_lengths[: max(places) + 1].max())
-        self.fill = int(self.lengths[: len(places)].max())  # the longest row; counted on the host from here on, without waiting for the device
+        G, n = max(places) + 1, max(map(len, rows_of.values()))
+        if self.static:
+            G, n, A = len(self.prompt_lengths), 1 << (n - 1).bit_length(), min(1 << (A - 1).bit_length(), len(self.begun))
+        rows = [row for g in range(G) for row in (rows_of.get(g, []) + [0] * n)[:n]]
+        self.A, self.G, self.n, self.sorted = A, G, n, rows == list(range(A))
+        for buffer, values in ((self.members.setdefault((G, n), torch.zeros_like(self.place[:1]).repeat(G * n)), rows),
+                               (self.place, places), (self.started, self.begun[: len(places)]),
+                               (self.seat, [g * n + rows_of[g].index(row) for row, g in enumerate(places)])):
+            buffer[: len(values)] = torch.tensor(values, device=buffer.device)
+        self.P = self.prompt_k.size(3) if self.static else int(self.prompt_lengths[self.place[:A]].max())
+        self.oldest = min(self.begun[: len(places)])
+
+    def shapes(self):
+        """(rows, first and last column to read, ...): all that the shapes of the next step depend on."""
+        T, lo, hi = self.k.size(3), 0, self.k.size(3)
+        if self.oldest // T == self.clock // T:
+            lo, hi = self.oldest % T, self.clock % T + 1
+        if self.static:
+            lo, hi = lo // 128 * 128, min(-(-hi // 128) * 128, T)
+        self.lo, self.hi = lo, hi
+        return self.A, lo, hi, self.G, self.n, self.sorted
 
     def begin(self, A, T):
         """Positions [A, 1] of the next token of the first A rows (T is 1)."""
-        device, own, prompt = self.lengths.device, self.lengths[:A, None], self.prompt_lengths[self.places][:, None]  # [A, 1] each
-        self.fill += 1
-        hidden = torch.cat((torch.arange(self.P, device=device) >= prompt, torch.arange(self.fill, device=device) > own), dim=1)  # [A, P+S]
+        device, prompt, age = self.now.device, self.prompt_lengths[self.place[:A], None], self.now - self.started[:A, None]  # [A, 1] each
+        self.column = self.now % self.k.size(3)
+        other = (self.now - torch.arange(self.lo, self.hi, device=device)) % self.k.size(3) > age  # [A, S]: columns before this sample's time
+        hidden = torch.cat((torch.arange(self.P, device=device) >= prompt, other), dim=1)  # [A, P+S]
         self.bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None]  # [A, 1, 1, P+S]
-        self.rows = torch.arange(A, device=device)
-        return prompt + own
+        return prompt + age
 
     def attend(self, layer, q, k, v):
         """Store k, v [A, Hkv, 1, Dh], let q [A, H, 1, Dh] read its prompt and its row -> [A, H, 1, Dh]. One softmax over both parts."""
-        (A, Hkv, _, Dh), rep, (G, n) = k.shape, q.size(1) // k.size(1), self.members.shape
-        for cache, new in ((self.k, k), (self.v, v)):
-            cache[layer].transpose(1, 2)[self.rows, self.lengths[:A]] = new[:, :, 0]
-        own_k, own_v = (cache[layer, :A, :, : self.fill].flatten(0, 1) for cache in (self.k, self.v))  # [A*Hkv, S, Dh]
+        (A, Hkv, _, Dh), rep, G, n = k.shape, q.size(1) // k.size(1), self.G, self.n
+        self.k[layer, :A].index_copy_(2, self.column, k)
+        self.v[layer, :A].index_copy_(2, self.column, v)
+        own_k, own_v = (cache[layer, :A, :, self.lo : self.hi].flatten(0, 1) for cache in (self.k, self.v))  # [A*Hkv, S, Dh]
         prompt_k, prompt_v = (cache[layer, :G, :, : self.P].flatten(0, 1) for cache in (self.prompt_k, self.prompt_v))  # [G*Hkv, P, Dh]
 
         def by_prompt(x):  # [A, Hkv, rep, .] -> [G*Hkv, n*rep, .]
-            return x[self.members].transpose(1, 2).reshape(G * Hkv, n * rep, -1)
+            x = x if self.sorted else x.index_select(0, self.members[G, n])
+            return x.reshape(G, n, Hkv, rep, -1).transpose(1, 2).reshape(G * Hkv, n * rep, -1)
 
         def by_row(x):  # and back
-            return x.view(G, Hkv, n, rep, -1).transpose(1, 2).flatten(0, 1)[self.seat]
+            x = x.view(G, Hkv, n, rep, -1).transpose(1, 2).reshape(G * n, Hkv, rep, -1)
+            return x if self.sorted else x.index_select(0, self.seat[:A])
 
         q = q.view(A, Hkv, rep, Dh) * Dh**-0.5
         shared = by_row(_products(by_prompt(q), prompt_k.transpose(1, 2)))  # [A, Hkv, rep, P]
         own = _products(q.flatten(0, 1), own_k.transpose(1, 2)).view(A, Hkv, rep, -1)  # [A, Hkv, rep, S]
-        weights = (torch.cat((shared, own), dim=3) + self.bias).softmax(3).to(v.dtype)  # [A, Hkv, rep, P+S]
+        weights = torch.cat((shared, own), dim=3).add_(self.bias).softmax(3).to(v.dtype)  # [A, Hkv, rep, P+S]
         read = by_row(by_prompt(weights[..., : self.P]) @ prompt_v)
-        read = read + (weights[..., self.P :].flatten(0, 1) @ own_v).view(A, Hkv, rep, Dh)
-        return read.view(A, -1, 1, Dh)
+        return (read + (weights[..., self.P :].flatten(0, 1) @ own_v).view(A, Hkv, rep, Dh)).reshape(A, -1, 1, Dh)
 
 
-def plan_slots(model, samples, capacity):
-    """How many rows to decode together: all samples, at most 512, and no more than the memory set aside holds at `capacity` tokens a row."""
-    c = model.config
-    row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes
-    budget = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else CACHE_BYTES
-    return max(1, min(samples, 512, budget // row))
+def plan_slots(model, samples, capacity, slots=None):
+    """How many rows to decode together: all samples, at most 512, and no more than the memory set aside holds at `capacity` tokens a row.
+
+    On CUDA that is half of what is free, and `slots` asked for that need more than 0.9 of it raise ValueError.
+    """
+    c, cuda = model.config, model.device.type == "cuda"
+    row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes of keys and values
+    budget = torch.cuda.mem_get_info(model.device)[0] // 2 if cuda else CACHE_BYTES
+    if slots is None:
+        return max(1, min(samples, 512, budget // row))
+    if cuda and min(slots, samples) * row > 1.8 * budget:
+        raise ValueError(f"--slots {slots}: {min(slots, samples) * row / 2**30:.1f} GiB of keys and values for {capacity} tokens a row, but only "
+                         f"{2 * budget / 2**30:.1f} GiB are free; wanted at most {budget // row} slots, or a smaller --max-new-tokens")
+    return min(slots, samples)
 
 
 @torch.no_grad()
@@ -186,8 +217,7 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     that stands twice in the list gets different samples. Raises ValueError for an empty prompt, an id outside the vocabulary or a bad setting.
     """
     _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots)
-    if next(model.parameters()).dtype != model.compute_dtype:
-        model = frozen_copy(model)  # cast the fp32 masters once, not once per token
+    model = sampling_copy(model)
     device = model.device
     seen, waiting = Counter(), deque()
     for p, prompt in enumerate(prompts):
@@ -197,10 +227,10 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
     total, longest = len(waiting), max(map(len, prompts), default=0)
     if not total:
         return []
-    slots = min(slots or plan_slots(model, total, longest + max_new_tokens), total)
+    slots = plan_slots(model, total, longest + max_new_tokens, slots)
 
     free = list(range(min(len(prompts), slots + 1)))  # places for prompts
-    cache = GroupCache(model, slots, len(free), longest, max_new_tokens)
+    cache = GroupCache(model, slots, len(free), longest, max_new_tokens, static_shapes(device))
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
     keys = torch.zeros(slots, 2, dtype=torch.long, device=device)
     count = torch.zeros(slots, dtype=torch.long, device=device)  # tokens the row has sampled
@@ -215,12 +245,18 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
 
     def draw(rows, logits):
         """Sample each row's next token; note which samples end with it."""
-        nonlocal sampled
-        sampled += len(rows)
         new, logp = sample(logits, keys[rows], count[rows], temperature, top_p, top_k)
-        tokens[rows, count[rows]], logps[rows, count[rows]], token[rows] = new, logp.float(), new
+        at = count[rows].clamp(max=max_new_tokens - 1)  # rows that only fill a static shape go on counting
+        tokens[rows, at], logps[rows, at], token[rows] = new, logp.float(), new
         count[rows] += 1
-        done[rows] = (new[:, None] == stops).any(1) | (count[rows] == max_new_tokens)
+        done[rows] = (new[:, None] == stops).any(1) | (count[rows] >= max_new_tokens)
+
+    def step():
+        """One token for each row in use: tensors alone, nothing read back, so that it can be recorded."""
+        A = cache.A
+        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
+        cache.now += 1
+        draw(torch.arange(A, device=device), model.head(hidden))
 
     def admit(rows):
         """Give each of these rows the next waiting sample, and draw its first token."""
@@ -234,7 +270,7 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
                 place[p], P = free.pop(free.index(min(free))), len(prompts[p])
                 cache.prompt_k[:, place[p], :, :P], cache.prompt_v[:, place[p], :, :P] = source.k[:, at, :, :P], source.v[:, at, :, :P]
                 cache.prompt_lengths[place[p]] = P
-            cache.lengths[row], count[row], keys[row] = 0, 0, torch.tensor(key, device=device)
+            cache.begun[row], count[row], keys[row] = cache.clock, 0, torch.tensor(key, device=device)
             logits.append(first)
             owner[row : row + 1] = [(p, j)]
             if not waiting or waiting[0][0] != p:
@@ -255,32 +291,58 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
         for row in reversed(gaps):
             last = len(owner) - 1
             if row != last:
-                used = slice(0, int(cache.lengths[last]))
-                cache.k[:, row, :, used], cache.v[:, row, :, used] = cache.k[:, last, :, used], cache.v[:, last, :, used]
-                for state in (cache.lengths, keys, count, token, done, tokens, logps):
+                for state in (*cache.k, *cache.v, keys, count, token, done, tokens, logps):
                     state[row] = state[last]
-                owner[row] = owner[last]
+                owner[row], cache.begun[row] = owner[last], cache.begun[last]
             owner.pop()
         if refill:
             admit(refill)
 
     admit(list(range(slots)))
-    changed = True
+    sampled, changed, recorded = slots, True, {}
     while True:
         while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the step's one wait for the device
+            sampled += min(len(ended), len(waiting))
             release(ended)
             changed = True
         if on_progress is not None:
             on_progress(finished, total, sampled)
-        A = len(owner)
-        if not A:
+        if not owner:
             return out
         if changed:
             cache.arrange([place[p] for p, _ in owner])
             changed = False
-        hidden = model.hidden(token[:A, None], cache)[:, 0]  # [A, D]
-        cache.lengths[:A] += 1
-        draw(torch.arange(A, device=device), model.head(hidden))
+        _replay(step, cache.shapes(), recorded, device)
+        cache.clock += 1
+        sampled += len(owner)
+
+
+def static_shapes(device):
+    """Whether a decode step's shapes are to be few: where it is recorded and replayed."""
+    return device.type == "cuda"
+
+
+def _replay(step, shapes, recorded, device):
+    """Run `step`; on CUDA record it when its shapes come up for the second time, and from then on replay the record.
+
+    A record (CUDA graph) holds the very kernels of the eager step, so ids are the same; it saves launching some thousand of them a token,
+    which takes longer than what they compute. Recording that fails (no memory to spare, say) is not tried again: eager goes on.
+    """
+    if device.type != "cuda" or recorded.setdefault(shapes, "new") in ("new", "eager"):
+        if recorded.get(shapes) == "new":
+            recorded[shapes] = "seen"
+        return step()
+    if recorded[shapes] == "seen":
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=recorded.setdefault("pool", torch.cuda.graph_pool_handle())):
+                step()
+        except RuntimeError as e:
+            print(f"  sampling goes on without CUDA graphs ({str(e).splitlines()[0]})", file=sys.stderr)
+            recorded[shapes] = "eager"
+            return step()
+        recorded[shapes] = graph
+    recorded[shapes].replay()
 
 
 def _prefill(model, prompts, wanted):
