@@ -215,22 +215,24 @@ def value_loss(td, rewards, baseline, mask, kind="squared", huber_delta=1.0):
 def gae(td, mask, lam=1.0, gamma=1.0):
     """A_t = td_t + gamma lam A_{t'}, t' the next token that counts: td [B, T] -> [B, T], 0 where mask is 0. No gradient.
 
-    The recurrence y_t = x_t + c_t y_{t+1} (c = gamma lam at a token that counts, 1 at a hole) is a composition of linear maps, so spans
-    can be joined pairwise: after step k each y_t sums over 2^k positions, c_t is their product, and
-
-        y_t <- y_t + c_t y_{t+2^k},    c_t <- c_t c_{t+2^k}
-
-    reaches the end of T tokens in log2 T tensor operations. Nothing is divided, so no power underflows into an overflow.
+    The tokens that count are moved together, so that the recurrence y_t = x_t + c y_{t+1}, c = gamma lam, has one constant. Within blocks of
+    K tokens it is a product with the triangle of powers c^(s-t); the first y of each block, what the block hands to those before it, runs
+    through the same recurrence with the constant c^K, again a product with a triangle. No power is negative: none overflows.
     """
-    mask = mask.bool()
-    y = torch.where(mask, td, 0)  # [B, T]
-    c = torch.where(mask, torch.full_like(y, lam * gamma), 1)  # [B, T]
-    span = 1
-    while span < y.size(1):
-        y = torch.cat((y[:, :-span] + c[:, :-span] * y[:, span:], y[:, -span:]), dim=1)
-        c = torch.cat((c[:, :-span] * c[:, span:], c[:, -span:]), dim=1)
-        span *= 2
-    return torch.where(mask, y, 0)
+    mask, (B, T), K, c = mask.bool(), td.shape, 64, lam * gamma
+    C = T // K + 1
+
+    def triangle(n, constant, first):  # [n, n]: entry (s, t) is constant^(s - t - first), 0 where that power would be negative
+        powers = torch.tensor(constant, dtype=torch.float64, device=td.device) ** torch.arange(n, device=td.device)
+        return F.pad(powers, (n - 1 + first, 0))[: 2 * n - 1].unfold(0, n, 1).flip(1).to(td.dtype)
+
+    place = mask.cumsum(1)  # [B, T]: 1, 2, ... for the tokens that count; place 0 is for holes before the first, and stays 0
+    x = td.new_zeros(B, C * K).scatter_add_(1, place, torch.where(mask, td, 0)).view(B * C, K)
+    within = triangle(K, c, 0)
+    y = (x @ within).view(B, C, K)
+    later = y[:, :, 0] @ triangle(C, c**K, 1)  # [B, C]: the advantage at the start of the next block
+    y.addcmul_(later[:, :, None], c * within[-1])  # c^K, ..., c
+    return torch.where(mask, y.view(B, -1).gather(1, place), 0)
 
 
 def _sum_over_processes(*scalars):
