@@ -13,7 +13,6 @@ Both command lines, train.py and eval.py, report what a user got wrong through `
 
 import argparse
 import json
-import math
 import random
 import sys
 import time
@@ -78,7 +77,7 @@ def _read_problem(where, line):
         answer, name = model.get("ground_truth") if isinstance(model, dict) else None, "reward_model.ground_truth"
         if answer is None:
             raise ValueError(f"{where}: no answer in it, only the keys {short([*row])}; wanted \"answer\", or \"reward_model\" with \"ground_truth\"")
-    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer in (math.inf, -math.inf) or answer != answer:
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or (isinstance(answer, float) and answer - answer != 0):
         raise ValueError(f"{where}: \"{name}\" is {short(answer)}; wanted text or a number")
     answer = str(answer)
     if key == "question" and "####" in answer:
