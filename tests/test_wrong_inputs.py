@@ -165,7 +165,7 @@ PATHS = [
     ("a model that is not there", "train.py --model nowhere", None, f"nowhere: no such folder, and nothing is downloaded; {FOLDER}"),
     ("a model's name on a hub", "train.py --model Qwen/Qwen3-0.6B", None, f"Qwen/Qwen3-0.6B: no such folder, and nothing is downloaded; {FOLDER}"),
     ("a file as the model", "train.py --model m/model.safetensors", model(), f"m/model.safetensors: a file, no such folder, ...; {FOLDER}"),
-    ("an empty variable as the model", "train.py --model ''", None, f"'': no such folder, and nothing is downloaded; {FOLDER}"),
+    ("an empty variable as the model", "eval.py --model ''", None, f"'': no such folder, and nothing is downloaded; {FOLDER}"),
     ("~ in quotes", "train.py --model '~/m'", None, f"~/m: no such folder (the shell expands ~ only outside quotes, and not behind =); {FOLDER}"),
     ("~ behind =", "train.py --data=~/d", None, "~/d: No such file or directory (the shell expands ~ only ...); wanted a JSONL..."),
     ("data that are not there", "train.py --data no.jsonl", None, "no.jsonl: No such file or directory; wanted a JSONL file of problems"),
