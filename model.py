@@ -68,15 +68,19 @@ def read_config(path) -> Config:
 
     Raises ValueError with one line that names the file and what it can't compute exactly.
     """
-    file = Path(path) / "config.json"
-    if not Path(path).is_dir():
-        raise ValueError(f"{path}: no such folder; wanted a checkpoint folder with config.json and *.safetensors")
+    file, wanted = Path(path) / "config.json", "wanted a checkpoint folder with config.json and *.safetensors"
+    if not str(path) or not Path(path).is_dir():
+        hint = " (the shell expands ~ only outside quotes, and not behind =)" if str(path).startswith("~") else ", and nothing is downloaded"
+        raise ValueError(f"{str(path) or repr('')}: {'a file, ' * Path(path).is_file()}no such folder{hint}; {wanted}")
     if not file.is_file():
-        raise ValueError(f"{file}: not found; wanted a checkpoint folder with config.json and *.safetensors")
+        found = sorted(f.name for f in Path(path).iterdir())
+        hint = "; merge the adapter into its base model first" if "adapter_config.json" in found else ""
+        listed = "only " + ", ".join(found[:3]) + ", ..." * (len(found) > 3) if found else "the folder is empty"
+        raise ValueError(f"{file}: not found ({listed}); {wanted}{hint}")
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:  # JSONDecodeError and UnicodeDecodeError both
-        raise ValueError(f"{file}: not valid JSON ({e})") from None
+    except (ValueError, RecursionError) as e:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{file}: not valid JSON ({e if file.stat().st_size else 'the file is empty'}); {wanted}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: found a JSON {type(raw).__name__}, wanted an object")
 
@@ -84,6 +88,8 @@ def read_config(path) -> Config:
         raise ValueError(f"{file}: {key} is {raw.get(key)!r}; this project computes {wanted}")
 
     kind = raw.get("model_type")
+    if kind is None and "settings" in raw:
+        raise ValueError(f"{file}: describes a training run; wanted the checkpoint in it, {Path(path) / 'checkpoint'}")
     if kind not in ("qwen3", "qwen2", "llama"):
         refuse("model_type", "qwen3, qwen2 and llama (Qwen3, Qwen2/2.5, Llama 2/3.x, SmolLM2) only")
     if raw.get("hidden_act", "silu") != "silu":
@@ -430,7 +436,8 @@ def choose_device(device="auto", dtype="auto"):
     except RuntimeError:
         raise ValueError(f"--device is {device!r}; wanted auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; wanted auto, cpu or one of those")
+        raise ValueError(f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; "
+                         "wanted auto, cpu or one of those")
     return device, {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
 
 
@@ -464,10 +471,14 @@ def load_model(path, device="cpu", dtype=torch.float32) -> Transformer:
                     if tensor.dtype not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):  # fp8 needs scales beside it
                         raise ValueError(f"{file}: tensor {name} is {tensor.dtype}; wanted bf16, fp16 or fp32")
                     state[name] = tensor.to(device=device, dtype=dtype, copy=True)
-        except (SafetensorError, OSError) as e:
-            raise ValueError(f"{file}: not a readable safetensors file ({e})") from None
+        except OSError as e:
+            raise ValueError(f"{file}: {e}; wanted a safetensors file that can be read") from None
+        except SafetensorError as e:
+            with open(file, "rb") as f:
+                reason = "a Git LFS pointer: git lfs pull fetches the file itself" if f.read(15) == b"version https:/" else e
+            raise ValueError(f"{file}: cut short, damaged or no safetensors file ({reason}); wanted the weights as they were published") from None
     if missing := sorted(set(wanted) - set(state)):
-        raise ValueError(f"{path}: tensor {missing[0]} is missing" + (f", and {len(missing) - 1} more" if missing[1:] else ""))
+        raise ValueError(f"{path}: tensor {missing[0]} is missing" + f", and {len(missing) - 1} more" * bool(missing[1:]) + "; config.json wants it")
     if config.tied and "lm_head.weight" in state:
         head = state.pop("lm_head.weight").to(device=device, dtype=dtype)
         if not torch.equal(head, state["model.embed_tokens.weight"]):
@@ -491,8 +502,9 @@ def _weight_files(path) -> list[Path]:
             if not isinstance(name, str) or Path(name).name != name or not (path / name).is_file():
                 raise ValueError(f"{index}: weight_map names {name!r}, which is not a file of {path}")
         return [path / name for name in names]
-    other = next((f.name for f in sorted(path.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
-    raise ValueError(f"{path}: no model.safetensors or model.safetensors.index.json" + (f" (found {other}; convert it)" if other else ""))
+    other = next((f.name for f in sorted(path.iterdir()) if f.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf")), None)
+    found = f"only {other}; convert it with transformers' save_pretrained, or fetch what is missing" if other else "and no weights in another form"
+    raise ValueError(f"{path}: no model.safetensors or model.safetensors.index.json ({found})")
 
 
 def save_model(model, path):

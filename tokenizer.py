@@ -156,7 +156,10 @@ def _read_json(path: pathlib.Path) -> dict:
     """The object in a file; {} if there is no such file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        start = path.read_bytes()[:23]
+        error = error if start else "the file is empty"
+        error = "a Git LFS pointer; git lfs pull fetches the file itself" if start == b"version https://git-lfs" else error
         raise ValueError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: wanted a JSON object, found {type(found).__name__}")
@@ -183,7 +186,9 @@ class Tokenizer:
         """Reads a folder. ValueError, one line with file and reason, if it is not a tokenizer whose ids are sure to be the library's."""
         file = pathlib.Path(path) / "tokenizer.json"
         if not file.is_file():
-            raise ValueError(f"{file}: no such file (a tokenizer in another form can't be read)")
+            other = next((name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if file.with_name(name).exists()), None)
+            found = f", only {other}, which can't be read; transformers' save_pretrained may write this one" if other else ""
+            raise ValueError(f"{file}: no such file{found}; wanted a checkpoint folder with its tokenizer")
         try:
             return cls(file)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -191,7 +196,7 @@ class Tokenizer:
 
     def __init__(self, file: pathlib.Path):
         def fail(reason):
-            raise ValueError(f"{file}: {reason}")
+            raise ValueError(f"{file}: {reason}; wanted a tokenizer as that of Qwen2/3, Llama 3 or SmolLM2")
 
         spec, config = _read_json(file), _read_json(file.with_name("tokenizer_config.json"))
         model, vocab = spec["model"], spec["model"]["vocab"]
@@ -246,6 +251,9 @@ class Tokenizer:
         # A match is the longest of the leftmost; tokens that are not normalized go first, over the whole text.
         self._added = [(regex.compile("|".join(map(regex.escape, sorted(t, key=len, reverse=True)))), t) for t in (raw, normalized)]
         self.vocab_size = max(self._bytes) + 1
+        size = _read_json(file.with_name("config.json")).get("vocab_size")
+        if type(size) is int and size < self.vocab_size:  # ids that the model has no embedding for
+            raise ValueError(f"{file}: ids up to {self.vocab_size - 1}, but vocab_size {size} in config.json; wanted the tokenizer of this model")
 
         names = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]  # each a string or an object
         self._variables = {name: t if isinstance(t, str) else t["content"] for name in names if (t := config.get(name))}
@@ -266,7 +274,10 @@ class Tokenizer:
         if isinstance(self._template, list):
             self._template = {entry["name"]: entry["template"] for entry in self._template}.get("default")
         if (jinja := file.with_name("chat_template.jinja")).exists():
-            self._template_file, self._template = jinja, jinja.read_text(encoding="utf-8")
+            try:
+                self._template_file, self._template = jinja, jinja.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{jinja}: {error}; wanted a chat template in UTF-8") from None
         self.has_chat_template = self._template is not None
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
@@ -343,6 +354,8 @@ class Tokenizer:
         env.filters["tojson"] = _tojson
         env.globals |= {"raise_exception": _raise_exception, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
         variables = self._variables | {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt} | variables
+        if not isinstance(self._template, str):
+            raise ValueError(f"{self._template_file}: chat_template is {self._template!r:.40} and not text")
         try:
             return env.from_string(self._template).render(messages=messages, **variables)
         except Exception as error:  # a template is a program that came with the model: whatever goes wrong in it is one line

@@ -355,69 +355,6 @@ def test_eval_prints_a_table_and_writes_every_graded_sample(tmp_path, capsys):
 # What a hurried person types
 
 
-GOOD = {"--model": str(DEMO / "model"), "--data": str(DEMO / "train.jsonl"), "--out": "OUT"}
-BAD = [
-    ({"--model": "nowhere"}, "nowhere: no such folder"),
-    ({"--model": "EMPTY"}, "config.json: not found"),
-    ({"--model": "GPT"}, "model_type is 'gpt2'"),
-    ({"--data": "nowhere.jsonl"}, "nowhere.jsonl: No such file"),
-    ({"--data": "LINES:"}, "no problems in it"),
-    ({"--data": "LINES:{\"problem\": \"a\", \"answer\": \"b\"}\nnot json"}, "bad.jsonl:2: not valid JSON"),
-    ({"--data": "LINES:[1]"}, "bad.jsonl:1: found a JSON list"),
-    ({"--data": "LINES:{\"answer\": \"b\"}"}, "bad.jsonl:1: no problem in it"),
-    ({"--data": "LINES:{\"problem\": \"a\"}"}, "bad.jsonl:1: no answer in it"),
-    ({"--data": "LINES:{\"problem\": \"a\", \"answer\": \" \"}"}, "\"answer\" is empty"),
-    ({"--data": "LINES:{\"problem\": \"a\", \"answer\": null}"}, "\"answer\" is null"),
-    ({"--data": "LINES:{\"problem\": 3, \"answer\": \"b\"}"}, "\"problem\" is 3"),
-    ({"--data": "LINES:{\"prompt\": [{\"text\": \"a\"}], \"answer\": \"b\"}"}, "messages with role and content"),
-    ({"--data": "LINES:{\"prompt\": \"a\", \"reward_model\": {}}"}, "ground_truth"),
-    ({"--steps": "-1"}, "found '-1', wanted a whole number at least 1"),
-    ({"--steps": "2.5"}, "--steps"),
-    ({"--lr": "nan"}, "--lr"),
-    ({"--temperature": "0"}, "--temperature"),
-    ({"--top-p": "1.2"}, "--top-p"),
-    ({"--samples-per-prompt": "1"}, "no baseline"),
-    ({"--algo": "ppo"}, "--algo"),
-    ({"--kl": "k1"}, "--kl"),
-    ({"--device": "cuda:77"}, "--device cuda:77"),
-    ({"--device": "gpu"}, "--device"),
-    ({"--prompt-template": "chat"}, "no chat template"),
-    ({"--prompt-template": "missing.txt"}, "--prompt-template missing.txt"),
-    ({"--out": "RUN"}, "holds another run"),
-    ({"--out": "FILE"}, "a file is in the way"),
-    ({"--data": None}, "--data is missing"),
-    ({"--out": None}, "--out is missing"),
-    ({"--resume": ""}, "holds no run"),
-    ({"--epochs": "1", "--steps": "1"}, "not allowed with"),
-    ({"--frobnicate": "1"}, "--frobnicate"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BAD, ids=[m for _, m in BAD])
-def test_wrong_input_costs_one_line_and_exit_code_2_before_the_model_loads(tmp_path, monkeypatch, capsys, change, message):
-    """A stack trace, or a mistake found after an hour."""
-    (tmp_path / "EMPTY").mkdir()
-    (tmp_path / "GPT").mkdir()
-    (tmp_path / "GPT/config.json").write_text('{"model_type": "gpt2"}')
-    (tmp_path / "RUN").mkdir()
-    (tmp_path / "RUN/metrics.jsonl").write_text("")
-    (tmp_path / "FILE").write_text("")
-    arguments = []
-    for flag, value in (GOOD | change).items():
-        if value is not None and value.startswith("LINES:"):
-            (tmp_path / "bad.jsonl").write_text(value.removeprefix("LINES:"))
-            value = "bad.jsonl"
-        arguments += [] if value is None else [flag, value] if value else [flag]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("model.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(SystemExit) as stopped:
-        train.main(arguments)
-    printed = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
-    assert not (tmp_path / "OUT").exists()
-
-
 def test_settings_that_make_it_another_run_are_refused_on_resume(tmp_path, capsys):
     """A resumed run that is half one experiment and half another."""
     run(tmp_path / "r", "--steps", "1")
