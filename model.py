@@ -21,6 +21,7 @@ activations, `model.compute_dtype`, at each use. The frozen reference and the sa
     logits = model.head(model.hidden(tokens, cache)); cache.lengths += T       # prefill, then one token at a time
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -191,6 +192,9 @@ def rope_frequencies(config) -> torch.Tensor:
 class Linear(nn.Linear):
     packed = None  # the weight a second time, in oneDNN's blocked order: see `sampling_copy`
 
+    def reset_parameters(self):
+        """Nothing: weights come from a file, and drawing them first would take seconds."""
+
     def forward(self, x):
         if self.packed is not None:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
@@ -294,7 +298,7 @@ class Transformer(nn.Module):
         self.recompute = False  # True: keep a layer's inputs and attention for the backward pass, and make the rest again there
         self.packed_head = None  # see `sampling_copy`
         self.model = nn.Module()
-        self.model.embed_tokens = nn.Embedding(config.V, config.D)
+        self.model.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.V, config.D), freeze=False)  # undrawn, too
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.model.norm = RMSNorm(config.D, config.eps)
         if not config.tied:
@@ -449,39 +453,38 @@ def load_model(path, device="cpu", dtype=torch.float32) -> Transformer:
     config = read_config(path)
     with torch.device("meta"):
         model = Transformer(config, dtype)
-    wanted = {name: p.shape for name, p in model.named_parameters()}
-    state = {}
-    for file in _weight_files(path):
-        try:
-            with safe_open(file, framework="pt") as f:
-                for name in f.keys():  # noqa: SIM118  (a safetensors handle is no dict)
-                    if name in state:
-                        raise ValueError(f"{file}: tensor {name} is also in another shard")
-                    shape = tuple(f.get_slice(name).get_shape())
-                    if name not in wanted:
-                        if name.endswith("rotary_emb.inv_freq"):  # old Llama files carry these; they follow from config.json
-                            continue
-                        if config.tied and name == "lm_head.weight" and shape == wanted["model.embed_tokens.weight"]:
-                            state[name] = f.get_tensor(name)  # some files hold a tied head twice; compared below
-                            continue
-                        raise ValueError(f"{file}: surplus tensor {name}, which config.json does not account for")
-                    if shape != tuple(wanted[name]):
-                        raise ValueError(f"{file}: tensor {name} has shape {list(shape)}; config.json wants {list(wanted[name])}")
-                    tensor = f.get_tensor(name)
-                    if tensor.dtype not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):  # fp8 needs scales beside it
-                        raise ValueError(f"{file}: tensor {name} is {tensor.dtype}; wanted bf16, fp16 or fp32")
-                    state[name] = tensor.to(device=device, dtype=dtype, copy=True)
-        except OSError as e:
-            raise ValueError(f"{file}: {e}; wanted a safetensors file that can be read") from None
-        except SafetensorError as e:
-            with open(file, "rb") as f:
-                reason = "a Git LFS pointer: git lfs pull fetches the file itself" if f.read(15) == b"version https:/" else e
-            raise ValueError(f"{file}: cut short, damaged or no safetensors file ({reason}); wanted the weights as they were published") from None
-    if missing := sorted(set(wanted) - set(state)):
-        raise ValueError(f"{path}: tensor {missing[0]} is missing" + f", and {len(missing) - 1} more" * bool(missing[1:]) + "; config.json wants it")
+    wanted, found, state = {name: p.shape for name, p in model.named_parameters()}, {}, {}
+    with contextlib.ExitStack() as opened:
+        for file in _weight_files(path):  # first all names, shapes and dtypes: a fault of the last shard shows before the first is read
+            try:
+                f = opened.enter_context(safe_open(file, framework="pt"))
+            except OSError as e:
+                raise ValueError(f"{file}: {e}; wanted a safetensors file that can be read") from None
+            except SafetensorError as e:
+                with open(file, "rb") as f:
+                    reason = "a Git LFS pointer: git lfs pull fetches the file itself" if f.read(15) == b"version https:/" else e
+                raise ValueError(f"{file}: cut short, damaged or no safetensors file ({reason}); wanted the weights as they were published") from None
+            for name in f.keys():  # noqa: SIM118  (a safetensors handle is no dict)
+                shape, kind = tuple(f.get_slice(name).get_shape()), f.get_slice(name).get_dtype()
+                twice = config.tied and name == "lm_head.weight" and shape == wanted["model.embed_tokens.weight"]  # compared below
+                if name in found:
+                    raise ValueError(f"{file}: tensor {name} is also in another shard")
+                if name not in wanted and name.endswith("rotary_emb.inv_freq"):  # old Llama files carry these; they follow from config.json
+                    continue
+                if name not in wanted and not twice:
+                    raise ValueError(f"{file}: surplus tensor {name}, which config.json does not account for")
+                if not twice and shape != tuple(wanted[name]):
+                    raise ValueError(f"{file}: tensor {name} has shape {list(shape)}; config.json wants {list(wanted[name])}")
+                if kind not in ("BF16", "F16", "F32", "F64"):  # fp8 needs scales beside it
+                    raise ValueError(f"{file}: tensor {name} is {kind}; wanted bf16, fp16 or fp32")
+                found[name] = f
+        if missing := sorted(set(wanted) - set(found)):
+            more = f", and {len(missing) - 1} more" if missing[1:] else ""
+            raise ValueError(f"{path}: tensor {missing[0]} is missing{more}; config.json wants it")
+        for name, f in found.items():
+            state[name] = f.get_tensor(name).to(device=device, dtype=dtype, copy=True)
     if config.tied and "lm_head.weight" in state:
-        head = state.pop("lm_head.weight").to(device=device, dtype=dtype)
-        if not torch.equal(head, state["model.embed_tokens.weight"]):
+        if not torch.equal(state.pop("lm_head.weight"), state["model.embed_tokens.weight"]):
             raise ValueError(f"{path}: lm_head.weight differs from the embedding, but config.json says tie_word_embeddings")
     model.load_state_dict(state, strict=True, assign=True)
     model.folder = Path(path)

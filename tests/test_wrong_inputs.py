@@ -298,9 +298,9 @@ WEIGHTS = [
     ("another vocabulary", edit_json("config.json", vocab_size=300),
      "m/model.safetensors: tensor model.embed_tokens.weight has shape [264, 96]; config.json wants [300, 96]"),
     ("fp8", tensors(norm=torch.ones(96).to(torch.float8_e4m3fn)),
-     "m/model.safetensors: tensor model.norm.weight is torch.float8_e4m3fn; wanted bf16, fp16 or fp32"),
+     "m/model.safetensors: tensor model.norm.weight is F8_E4M3; wanted bf16, fp16 or fp32"),
     ("int8", tensors(norm=torch.ones(96, dtype=torch.int8)),
-     "m/model.safetensors: tensor model.norm.weight is torch.int8; wanted bf16, fp16 or fp32"),
+     "m/model.safetensors: tensor model.norm.weight is I8; wanted bf16, fp16 or fp32"),
 ]
 TOKENIZERS = [
     ("no tokenizer.json", drop("tokenizer.json"), "m/tokenizer.json: no such file; wanted a checkpoint folder with its tokenizer"),
