@@ -189,6 +189,33 @@ def rope_frequencies(config) -> torch.Tensor:
 # The network
 
 
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class _OneDNN(torch.autograd.Function):
+    """x @ weight^T + bias by oneDNN, which F.linear asks in bf16 only; on AMD processors it takes a fifth less time than MKL."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        rows = grad.flatten(0, -2)
+        d_x = torch.ops.mkldnn._linear_pointwise(grad, weight.T, None, "none", [], "") if ctx.needs_input_grad[0] else None
+        return d_x, rows.T @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None, rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def linear(x, weight, bias=None):
+    """x [..., I] @ weight [O, I]^T + bias [O] -> [..., O]."""
+    if ONEDNN and x.dtype == torch.float32 and not x.is_cuda and x.numel():
+        return _OneDNN.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
 class Linear(nn.Linear):
     packed = None  # the weight a second time, in oneDNN's blocked order: see `sampling_copy`
 
@@ -196,10 +223,8 @@ class Linear(nn.Linear):
         """Nothing: weights come from a file, and drawing them first would take seconds."""
 
     def forward(self, x):
-        if self.packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return linear(x, self.weight.to(x.dtype), bias) if self.packed is None else linear(x, self.packed, bias)
 
 
 class RMSNorm(nn.Module):
@@ -331,7 +356,7 @@ class Transformer(nn.Module):
     def head(self, hidden):
         """hidden [..., D] -> logits [..., V], in fp32 where no gradient is wanted."""
         if torch.is_grad_enabled():
-            return F.linear(hidden, self.head_weight.to(hidden.dtype))
+            return linear(hidden, self.head_weight.to(hidden.dtype))
         if self.packed_head is not None:
             return self.packed_head(hidden)
         return logits_fp32(hidden.flatten(0, -2), self.head_weight).view(*hidden.shape[:-1], -1)
@@ -348,7 +373,7 @@ def logits_fp32(hidden, head_weight):
     """
     weight = head_weight.to(hidden.dtype)
     if hidden.dtype in (torch.float32, torch.float64):
-        return hidden @ weight.T
+        return linear(hidden, weight)
     if hidden.is_cuda:
         return torch.mm(hidden, weight.T, out_dtype=torch.float32)
     return hidden.float() @ weight.float().T
@@ -546,7 +571,7 @@ def sampling_copy(model) -> Transformer:
     """
     if next(model.parameters()).dtype != model.compute_dtype:
         return frozen_copy(model)
-    if model.device.type != "cpu" or model.compute_dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if model.device.type != "cpu" or model.compute_dtype != torch.float32 or not ONEDNN:
         return model
     with torch.device("meta"):
         copy = Transformer(model.config)
