@@ -163,17 +163,19 @@ def peer_generate(peer, prompts, samples, max_new_tokens, stop_ids):
     return int((stopped.cumsum(1) - stopped.long() == 0).sum()), out
 
 
+@torch.no_grad()
 def matmul_limit(model, prompts, rollouts, slots):
-    """Seconds that nothing but the matrix products of this sampling would take: a prefill, then steps at the batch sizes gone through."""
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not model.model.embed_tokens.weight]
+    """Seconds that nothing but the sampler's own matrix products would take: a prefill, then steps at the batch sizes gone through."""
+    model = transformer.sampling_copy(model)
+    products = [m for m in model.model.modules() if isinstance(m, transformer.Linear)]
 
     def layers(rows):
-        inputs = {D: torch.randn(rows, D, device=model.device, dtype=model.compute_dtype) for D in {m.size(1) for m in matrices}}
-        return clock(lambda: [F.linear(inputs[m.size(1)], m) for m in matrices if m is not model.head_weight], model.device, 3)
+        inputs = {D: torch.randn(rows, D, device=model.device, dtype=model.compute_dtype) for D in {m.in_features for m in products}}
+        return clock(lambda: [m(inputs[m.in_features]) for m in products], model.device, 3)
 
     def head(rows):
-        h = torch.randn(rows, model.config.D, device=model.device, dtype=model.compute_dtype)
-        return clock(lambda: h @ model.head_weight.T, model.device, 3)
+        hidden = torch.randn(rows, model.config.D, device=model.device, dtype=model.compute_dtype)
+        return clock(lambda: model.head(hidden), model.device, 3)
 
     left = sorted((len(r.response_ids) - 1 for r in rollouts), reverse=True)
     if slots < len(left):  # with refill the batch is full until the end, near enough
@@ -184,8 +186,7 @@ def matmul_limit(model, prompts, rollouts, slots):
             rows = sum(n > t for n in left)
             rows = rows if rows <= 4 else -(-rows // 4) * 4  # time every fourth size only
             steps[rows] = steps.get(rows, 0) + 1
-    with torch.no_grad():
-        return layers(sum(map(len, prompts))) + sum(n * (layers(rows) + head(rows)) for rows, n in steps.items())
+    return layers(sum(map(len, prompts))) + sum(n * (layers(rows) + head(rows)) for rows, n in steps.items())
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -244,9 +245,10 @@ def logps_and_kl(chunked, hidden, ref_hidden, head, ref_head, targets):
         logps = vimpo.token_logps(hidden, head, targets)
     else:
         all_logps = (hidden @ head.T).log_softmax(-1)  # [N, V]
-        with torch.no_grad():
-            ref_logps = (ref_hidden @ ref_head.T).log_softmax(-1)  # [N, V]
-            kl = (all_logps.exp() * (all_logps - ref_logps)).sum(-1)
+        with torch.no_grad():  # with care: three tensors of that size, where the formula as it stands would hold five
+            difference = (ref_hidden @ ref_head.T).log_softmax(-1).neg_().add_(all_logps)  # [N, V]
+            kl = difference.mul_(all_logps.exp()).sum(-1)
+            del difference
         logps = all_logps.gather(1, targets[:, None])[:, 0]
     logps.sum().backward()
     return logps.detach(), kl, hidden.grad, head.grad

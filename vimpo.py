@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 from model import logits_fp32
 
-CHUNK = 512  # tokens whose logits exist at a time: at V = 152k in fp32, 0.3 GB instead of all tokens' 0.6 MB each
+CHUNK = 256  # tokens whose logits exist at a time: at V = 152k in fp32, 0.16 GB instead of all tokens' 0.6 MB each
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -70,6 +70,7 @@ class _TokenLogps(torch.autograd.Function):
             lse = logits.logsumexp(-1, keepdim=True)  # [n, 1]
             logps.append((logits.gather(1, t[:, None]) - lse)[:, 0])
             lses.append(lse)
+            del logits  # before the next chunk's come
         ctx.save_for_backward(hidden, head_weight, targets, torch.cat(lses))
         ctx.temperature = temperature
         return torch.cat(logps)  # [N]
@@ -90,6 +91,7 @@ class _TokenLogps(torch.autograd.Function):
                 d_weight.addmm_(d_logits.T, h)
             elif d_weight is not None:
                 d_weight += logits_fp32(d_logits.T.to(h.dtype), h.T)  # bf16 factors, fp32 sums
+            del d_logits
         return d_hidden, None if d_weight is None else d_weight.to(head_weight.dtype), None, None
 
 
@@ -135,11 +137,12 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
     """
     if kl not in KL_KINDS:
         raise ValueError(f"kl is {kl!r}; wanted one of {', '.join(KL_KINDS)}" + (" (k1 would cancel rho)" if kl == "k1" else ""))
-    head_weight, ref_head_weight, out = head_weight.to(hidden.dtype), ref_head_weight.to(ref_hidden.dtype), []  # cast once, not per chunk
-    for h, ref_h, t in zip(hidden.split(CHUNK), ref_hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    head_weight, ref_head_weight = head_weight.to(hidden.dtype), ref_head_weight.to(ref_hidden.dtype)  # cast once, not per chunk
+
+    def stats(h, ref_h, t):  # of a chunk, [4, n]; a function, so that what is large is gone before the next chunk
         log_p, log_ref = _logits(h, head_weight, temperature), _logits(ref_h, ref_head_weight, temperature)  # [n, V] each
         for logits in (log_p, log_ref):
-            logits -= logits.logsumexp(-1, keepdim=True)  # in place: these two, p below and little else of their size
+            logits -= logits.logsumexp(-1, keepdim=True)  # in place: never more than three of this size
         logps, ref_logps = log_p.gather(1, t[:, None])[:, 0], log_ref.gather(1, t[:, None])[:, 0]  # [n]
         d, p = logps - ref_logps, log_p.exp()  # [n], [n, V]
         entropy = -_dot(p, log_p)
@@ -152,8 +155,10 @@ def score_tokens(hidden, head_weight, ref_hidden, ref_head_weight, targets, temp
             value = _dot(top.exp(), top - log_ref.gather(1, index))
         else:
             value = d.square() / 2 if kl == "k2" else (-d).exp() - 1 + d
-        out.append(torch.stack((logps, ref_logps, value, entropy)))
-    return tuple(torch.cat(out, dim=1))
+        return torch.stack((logps, ref_logps, value, entropy))
+
+    parts = zip(hidden.split(CHUNK), ref_hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return tuple(torch.cat([stats(*part) for part in parts], dim=1))
 
 
 def reference_stats(hidden, head_weight, ref_hidden, ref_head_weight, targets, temperature=1.0, kl="exact", top_k=64):
