@@ -32,7 +32,6 @@ import json
 import math
 import re
 import sys
-import threading
 import time
 import unicodedata
 from contextlib import suppress
@@ -59,15 +58,11 @@ POINTS = 6  # rational points at which an identity in symbols must hold
 
 
 class _Refused(Exception):
-    """The answer cannot be judged: not understood, undefined, contradictory. None of the three leaves this file."""
-
-
-class _TooLarge(_Refused):
-    """A number over a cap."""
+    """The answer cannot be judged: not understood, or contradictory. (ArithmeticError: undefined, or too large.) Neither leaves this file."""
 
 
 class _Inexact(Exception):
-    """A value is not rational: the exact stages stop and the numeric one starts."""
+    """A value is not rational: the exact stage stops and the numeric one starts."""
 
 
 def _want(condition, otherwise, error=_Refused):
@@ -284,7 +279,7 @@ def _readings(text, other):
 #   scalars     ("num", Fraction) ("sym", name) ("const", "pi" | "e" | "i") ("inf", 1 | -1) ("add", x, ...) ("mul", x, ...) ("pow", x, y)
 #               ("fn", name, x, ...); the symbols % ° ± and "log" get their values in _scalars
 #   structures  ("list", items, separators) ("ratio", items, ...) ("rel", sides, operators) ("sets", sides, operators)
-#               ("set", items) ("seq", brackets, items) ("mat", rows) ("text", words)
+#               ("set", items) ("seq", items, brackets) ("mat", items, columns) ("text", words)
 _LEXER = re.compile(
     r"\s*((?:\d+\.\d*|\.\d+|\b1)[eE][+-]?\d+|\d+(?:e\d+|E[+-]?\d+)|\d+\.?\d*|\.\d+"
     r"|\\text\{[^{}]*\}|\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|\\\\|\\[a-zA-Z]+|\\.|\S)"
@@ -293,14 +288,14 @@ _CHAINS = [  # separators and operators by precedence, loosest first
     ("list", {",": ",", ";": ",", r"\and": "and", r"\or": "or"}),
     ("ratio", {":": ":"}),
     ("rel", {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"}),
-    ("sets", {r"\cup": "|", r"\cap": "&", r"\setminus": "-"}),
+    ("sets", {r"\cup": set.union, r"\cap": set.intersection, r"\setminus": set.difference}),
 ]
 _SIGNS = ("+", "-", r"\pm", r"\mp")
 _MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
 _STARTS = {*"frac sqrt binom pi infty lfloor lceil langle sum prod text begin gcd lcm".split(), *_FUNCTIONS, *_NAMES}
 _CLOSING = {"(": ")]", "[": "])", r"\{": (r"\}",), "{": "}", r"\langle": (r"\rangle",), r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
 _KNOWN = {name: ("sym", name) for name in _NAMES} | {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
-_REALS = ("seq", "()", (("inf", -1), ("inf", 1)))
+_REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
 _ONE, _MINUS, _HALF = (("num", Fraction(n)) for n in (1, -1, "1/2"))
 
 
@@ -311,7 +306,7 @@ def _mul(*factors):
         return (flat[1][0], -flat[1][1])
     scale, matrices = [f for f in flat if f[0] != "mat"], [f for f in flat if f[0] == "mat"]
     if scale and len(matrices) == 1:
-        return ("mat", tuple(tuple(_mul(*scale, x) for x in row) for row in matrices[0][1]))
+        return ("mat", tuple(_mul(*scale, x) for x in matrices[0][1]), matrices[0][2])
     return ("mul", *flat) if len(flat) > 1 else flat[0]
 
 
@@ -389,7 +384,9 @@ class _Parser:
             seen += 3 if token == "^" else 1
             _want(seen <= 5, "too many marks on one term")  # also two exponents in a row, which TeX refuses too
             if token == "^" and node[0] in ("mat", "seq") and self.take("T"):
-                node = ("mat", tuple(zip(*node[1], strict=True))) if node[0] == "mat" else node
+                if node[0] == "mat":
+                    _, items, columns = node
+                    node = ("mat", tuple(x for n in range(columns) for x in items[n::columns]), len(items) // columns)
             elif token == "^":
                 node = ("pow", node, self.arg())
             elif token == "!" and self.tokens[self.at] not in ("!", "="):
@@ -418,7 +415,7 @@ class _Parser:
         _want(token, "unfinished")
         self.at += 1
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            _want(len(token.lower().partition("e")[2]) <= 4, "exponent", _TooLarge)
+            _want(len(token.lower().partition("e")[2]) <= 4, "exponent", OverflowError)
             node = ("num", Fraction(token))
         elif token in _CLOSING or token == "|":
             node = self.bracket(token)
@@ -447,7 +444,7 @@ class _Parser:
         if len(items) == 1 and opening in ("|", r"\lfloor", r"\lceil"):
             return ("fn", "abs" if opening == "|" else opening[2:], node)
         _want(len(items) > 1 and opening not in (r"\lfloor", r"\lceil") and set(node[2]) == {","}, "brackets not understood")
-        return ("seq", "()" if opening == r"\langle" else opening + closing, items)
+        return ("seq", items, "()" if opening == r"\langle" else opening + closing)
 
     def command(self, name):
         r"""What follows a backslash: \frac, \sqrt, \sin, a matrix, a Greek letter ..."""
@@ -465,11 +462,11 @@ class _Parser:
             body = self.product()
             _want(isinstance(low, Fraction) and isinstance(high, Fraction), "the bounds of a sum")
             self.room -= max(0, high - low) * len(repr(body))
-            _want(self.room >= 0, "the terms of a sum", _TooLarge)
+            _want(self.room >= 0, "the terms of a sum", OverflowError)
             terms = [_substitute(body, variable, ("num", low + n)) for n in range(math.floor(high - low) + 1)]
             return ("add" if name == "sum" else "mul", ("num", Fraction(name == "prod")), *terms)
         if name in _COUNTING and self.tokens[self.at] == "(" and (items := self.atom())[0] == "seq":
-            return ("fn", name, *items[2])
+            return ("fn", name, *items[1])
         if re.fullmatch(r"begin ?\{(?:[pb]?matrix|smallmatrix|array)\}.*", name):
             rows = [[self.sum()]]
             while (mark := self.take("&", r"\\")) and not self.tokens[self.at].startswith(r"\end"):
@@ -477,7 +474,7 @@ class _Parser:
                 rows[-1].append(self.sum())
             _want(self.tokens[self.at].startswith(r"\end") and len({len(row) for row in rows}) == 1, "a matrix not understood")
             self.at += 1
-            return ("mat", tuple(map(tuple, rows)))
+            return ("mat", tuple(x for row in rows for x in row), len(rows[0]))
         if name == "mathbb" and self.arg() == ("sym", "R"):
             return _REALS
         _want(name in _KNOWN, f"\\{name[:20]} not understood")
@@ -507,136 +504,9 @@ def _parse(text):
     parser.need("")
     return node
 
-
-# -------------------------------------------------------------------------------------------------------------- evaluate
-_local = threading.local()
-
-
-class _Work:
-    """What one comparison may still spend, and the numeric context it works in (None in the exact stages)."""
-
-    def __init__(self):
-        self.fuel, self.mp, self.height = MAX_FUEL, None, 0.0
-
-    def spend(self, cost):
-        self.fuel -= cost
-        _want(self.fuel >= 0, "too much work")
-
-    def numeric(self, digits):
-        """Start a numeric pass. mpmath's global context is shared by all threads, so each has its own."""
-        _want(digits <= MAX_DIGITS, "precision", _TooLarge)
-        if not hasattr(_local, "mp"):
-            _local.mp = mpmath.MPContext()
-        self.mp, self.height, _local.mp.dps = _local.mp, 0.0, int(digits)
-
-    def real(self, x):
-        """x as a number of the context; the digits of rationals count as height."""
-        if self.mp is None:
-            raise _Inexact
-        if not isinstance(x, Fraction):
-            return x
-        self.height += 0.302 * _bits(x)
-        return self.mp.mpf(x.numerator) / x.denominator
-
-    def fit(self, x):
-        """A rational over the cap is refused as soon as it appears, and pays for its length."""
-        if isinstance(x, Fraction):
-            self.spend(_bits(x) ** 2 >> 18)
-            _want(_bits(x) <= MAX_BITS, f"more than {MAX_BITS} bits", _TooLarge)
-        return x
-
-
-def _bits(x):
-    return x.numerator.bit_length() + x.denominator.bit_length()
-
-
-def _whole(x):
-    return isinstance(x, Fraction) and x.denominator == 1
-
-
-def _value(node, env, w):
-    """Fraction while everything is rational, else a number of the context w.mp. env gives the symbols' values, or their expressions."""
-    kind = node[0]
-    w.spend(3 if w.mp is None else 4 + w.mp.dps / 20)
-    if kind == "num":
-        return node[1]
-    if kind == "sym" and node[1] in env:
-        value = env[node[1]]
-        return _value(value, env, w) if isinstance(value, tuple) else value
-    if kind == "const":
-        w.real(None)
-        return {"pi": +w.mp.pi, "e": +w.mp.e, "i": w.mp.j}[node[1]]
-    if kind in ("add", "mul"):
-        total = _value(node[1], env, w)
-        for part in node[2:]:
-            x = _value(part, env, w)
-            if not (isinstance(x, Fraction) and isinstance(total, Fraction)):
-                x, total = w.real(x), w.real(total)
-            total = w.fit(total + x if kind == "add" else total * x)
-        return total
-    if kind == "pow":
-        x = _value(node[1], env, w)
-        try:
-            return _power(x, _value(node[2], env, w), w)
-        except _TooLarge:
-            if x == 1:  # to any power, however large
-                return x
-            raise
-    if kind == "fn":
-        return _function(node[1], [_value(x, env, w) for x in node[2:]], w)
-    raise _Refused(f"a {kind} is not a number")
-
-
-def _power(x, y, w):
-    """x^y: exact for whole y, else by mpmath; odd roots of negative reals are real."""
-    if x == 0:
-        _want(isinstance(y, Fraction) and y > 0, "undefined", ZeroDivisionError)
-        return x
-    if isinstance(x, Fraction) and _whole(y):
-        bits = max(x.numerator.bit_length(), x.denominator.bit_length()) - 1
-        _want(abs(x) == 1 or abs(y) * bits <= MAX_BITS, f"more than {MAX_BITS} bits", _TooLarge)
-        return w.fit(x ** (int(y) if abs(x) != 1 else int(y) % 2))
-    x, z = w.real(x), w.real(y)
-    w.spend(w.mp.dps * (2 if w.mp.im(x) else 0.5))
-    _want(abs(x) > w.mp.mpf(10) ** (15 - w.mp.dps), "zero, or too near to tell", ZeroDivisionError)
-    if isinstance(y, Fraction) and (y == Fraction(1, 2) or (_whole(y) and abs(y) < 9)):
-        w.height += abs(w.mp.mag(x) * float(y)) * 0.302
-        return w.mp.sqrt(x) if y.denominator == 2 else x ** int(y)
-    odd_root = isinstance(y, Fraction) and y.denominator % 2 == 1 < y.denominator and w.mp.im(x) == 0 and w.mp.re(x) < 0
-    log = z * w.mp.ln(-x if odd_root else x)
-    _want(abs(log) <= 2.3 * MAX_MAGNITUDE, "power", _TooLarge)
-    w.height += float(abs(w.mp.re(log))) / 2.3
-    return -w.mp.exp(log) if odd_root and y.numerator % 2 else w.mp.exp(log)
-
-
-def _function(name, args, w):
-    """A function's value. ZeroDivisionError where it has none, or lies on a step or a pole, or too near one to tell."""
-    x = args[0]
-    if name in _COUNTING:
-        _want(all(map(_whole, args)), f"{name} of other than whole numbers")
-        if name in ("fact", "binom"):
-            _want(max(args) <= MAX_COUNT, f"{name} of more than {MAX_COUNT}", _TooLarge)
-            _want(min(args) >= 0, "negative", ZeroDivisionError)
-        return w.fit(Fraction(_COUNTING[name](*map(int, args))))
-    if name == "abs":
-        return abs(x)
-    if name in ("floor", "ceil"):
-        if not isinstance(x, Fraction):
-            clear = w.mp.im(x) == 0 and abs(x - w.mp.nint(w.mp.re(x))) > w.mp.mpf(10) ** (15 - w.mp.dps)
-            _want(clear, "on a step, or too near to tell", ZeroDivisionError)
-            x = int(w.mp.floor(w.mp.re(x))) + Fraction(1, 2)
-        return Fraction(getattr(math, name)(x))
-    x = w.real(x)
-    w.spend(w.mp.dps / (1 if w.mp.im(x) else 4))
-    _want(name == "ln" or abs(x) <= MAX_ANGLE, name, _TooLarge)
-    result = getattr(w.mp, name.replace("arc", "a"))(x)
-    _want(abs(result) < w.mp.mpf(10) ** (w.mp.dps / 2), "a pole, like tan(pi/2)", ZeroDivisionError)
-    return result
-
-
-# --------------------------------------------------------------------------------------------------------------- compare
+# --------------------------------------------------------------------------------------------------- symbols and shapes
 _STRUCTURES = {"list", "set", "seq", "sets", "mat", "text", "eqn", "ineq", "named", "rel"}
-_MARK_VALUES = {"%": Fraction(1, 100), "°": ("mul", ("const", "pi"), ("num", Fraction(1, 180)))}
+_MARK_VALUES = {"%": ("num", Fraction(1, 100)), "°": ("mul", ("const", "pi"), ("num", Fraction(1, 180)))}
 
 
 def _inventory(node):
@@ -654,34 +524,6 @@ def _substitute(node, name, value):
     return value if found else tuple([_substitute(x, name, value) if isinstance(x, tuple) else x for x in node])
 
 
-def _scalars(a, b, w):
-    """How two scalars are shown to be equal, or ""."""
-    if a == b:
-        return "same expression"
-    if a[0] == b[0] == "num" or "inf" in (a[0], b[0]):
-        return ""
-    one, two = _inventory(a), _inventory(b)
-    # 62.5% is 0.625 and, where the question asks for percent, 62.5; 90 degrees are pi/2 and may be written 90
-    marks = [mark for mark in _MARK_VALUES if mark in one ^ two and ("sym", mark) in (a[-1], b[-1])]
-    readings = [_MARK_VALUES, *(_MARK_VALUES | {mark: Fraction(1)} for mark in marks)]
-    if "log" in one ^ two:
-        readings.append(_MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))})
-    return next((how for env in readings if (how := _zero(_minus(a, b), one | two, env, w))), "")
-
-
-def _zero(node, inventory, env, w):
-    """How an expression is shown to vanish, or ""."""
-    free = sorted(name for name in inventory if name[0] != "\\" and name not in env)
-    if not free:
-        return ("rational arithmetic", "difference zero to 50 digits")[w.mp is not None] if _vanishes(node, [env], w) else ""
-    stepped, whole = inventory & {r"\floor", r"\ceil", r"\abs"}, inventory & {r"\fact", r"\binom"}
-    points, bits = (3 * POINTS, 20) if stepped else (POINTS, 12)  # steps agree here and there by chance
-    if not whole and _vanishes(node, [env | _point(free, k, bits) for k in range(points)], w):
-        return f"difference zero at {points} points"
-    if (whole or ((stepped or w.mp) and set(free) <= set("nmkNMK"))) and _vanishes(node, [env | _point(free, k, 0) for k in range(40)], w):
-        return "difference zero at 40 whole numbers"
-    return ""
-
 
 def _point(names, k, bits):
     """The k-th point, the same in every run: rationals of so many bits and either sign, or for 0 bits whole numbers from -9 to 30."""
@@ -689,113 +531,17 @@ def _point(names, k, bits):
     for n, name in enumerate(names):
         random = int.from_bytes(blake2b(f"{name} {k}".encode("ascii", "replace"), digest_size=9).digest(), "big")
         sign = -1 if k >> n % 3 & 1 and name != "log" else 1  # both signs of every symbol: sqrt(x^2) is not x
-        env[name] = Fraction(random % 2**bits + 1, 1009) * sign if bits else Fraction((k * (7 * n + 1) + n) % 40 - 9)
+        env[name] = ("num", Fraction(random % 2**bits + 1, 1009) * sign if bits else Fraction((k * (7 * n + 1) + n) % 40 - 9))
     return env
 
-
-def _vanishes(node, points, w):
-    """Is the expression zero at each of these points where it is defined, and defined at three or at all?"""
-    defined, w.digits = 0, 30
-    for env in points:
-        with suppress(ZeroDivisionError):
-            if not _is_zero(node, env, w):
-                return False
-            defined += 1
-    return defined >= min(3, len(points))
-
-
-def _is_zero(node, env, w):
-    """Exactly where the value is rational, else to 30 digits and then to as many as its height asks for."""
-    w.mp = None
-    with suppress(_Inexact):
-        return _value(node, env, w) == 0
-    while True:
-        w.numeric(w.digits)
-        if abs(w.real(_value(node, env, w))) >= w.mp.mpf(10) ** int(w.height + 10 - w.digits):
-            return False
-        if w.digits > 58 + 2 * w.height:
-            return True
-        w.digits = 70 + 2 * int(w.height)  # at later points the height may be a little more
-
-
-def _proportional(d1, d2, w, positive=False):
-    """Are two expressions equal up to a constant factor? It is found at one point and then checked as any other equality."""
-    free = _free(d1)
-    if not free or free != _free(d2):
-        return ""
-    w.mp, env = None, _MARK_VALUES | _point(sorted(free), 0, 12)
-    try:
-        factors = [_value(d1, env, w) / _value(d2, env, w)]
-    except (_Inexact, _TooLarge):
-        factors = [Fraction(1), Fraction(-1)]
-    for factor in factors:
-        if (factor > 0 or (factor and not positive)) and (how := _scalars(d1, _mul(("num", factor), d2), w)):
-            return f"equal up to the factor {str(factor)[:20]}: {how}"
-    return ""
 
 
 def _name(node):
     r"""The name an equation gives to its value: x, x_1, AB, f(x), (x, y), \text{speed}; or None."""
-    parts = node[1:] if node[0] == "mul" else node[2] if node[0] == "seq" and node[1] == "()" else (node,)
+    parts = node[1:] if node[0] == "mul" else node[1] if node[0] == "seq" and node[2] == "()" else (node,)
     if all(p[0] in ("sym", "text") or p in (("const", "e"), ("const", "i")) for p in parts) and not {p[1] for p in parts} & {"%", "°", "±"}:
         return ("," if node[0] == "seq" else "").join(p[1] for p in parts)
     return None
-
-
-def _relation(sides, operators, w):
-    """-> ("named", name, value, difference or None), ("eqn", difference), ("ineq", difference, operator), a list of those, or a value."""
-    name, scalar = _name(sides[0]), not any(side[0] in _STRUCTURES for side in sides)
-    if set(operators) == {"="}:
-        if name is None and _name(sides[-1]) is not None:
-            sides = sides[::-1]
-            name = _name(sides[0])
-        if name is None and scalar and any(map(_free, sides)):
-            _want(len(sides) == 2, "a chain of equations")
-            return ("eqn", _minus(*sides))
-        first, *rest = [_resolve(side, w) for side in (sides if name is None else sides[1:])]
-        _want(all(_same(first, other, w) for other in rest), "a contradiction")
-        return first if name is None else ("named", name, first, _minus(*sides[:2]) if scalar else None)
-    if operators in (("in",), ("!=",)) and name is not None:
-        value = sides[1] if operators == ("in",) else ("sets", (_REALS, ("set", (sides[1],))), ("-",))
-        return ("named", name, _resolve(value, w), None)
-    if set(operators) <= {">", ">="}:
-        operators, sides = tuple(op.replace(">", "<") for op in reversed(operators)), sides[::-1]
-    _want(scalar and set(operators) <= {"<", "<="}, "a relation not understood")
-    middle = [n for n, side in enumerate(sides) if _free(side)]
-    if len(middle) == 1 and _name(sides[n := middle[0]]) is not None and (len(sides) == 2 or (len(sides) == 3 and n == 1)):
-        low, opening = (sides[n - 1], "[" if operators[n - 1] == "<=" else "(") if n else (("inf", -1), "(")
-        high, closing = (sides[n + 1], "]" if operators[n] == "<=" else ")") if n + 1 < len(sides) else (("inf", 1), ")")
-        return ("named", _name(sides[n]), ("seq", opening + closing, (low, high)), None)
-    parts = [("ineq", _minus(high, low), op) for low, op, high in zip(sides, operators, sides[1:], strict=False)]
-    return ("list", tuple(parts)) if len(parts) > 1 else parts[0]
-
-
-def _resolve(node, w):
-    """The shape to compare: relations worked out, the name of a list factored out, plus-or-minus written as two values."""
-    kind = node[0]
-    if kind == "rel":
-        return _relation(node[1], node[2], w)
-    if kind == "list":
-        items = [_resolve(item, w) for item in node[1]]
-        names = {item[1] for item in items if item[0] == "named"}
-        if len(names) != 1 or items[0][0] != "named":
-            return ("list", _flat(items))
-        values = [item[2] if item[0] == "named" else item for item in items]  # x = 1, x = 2  and  x = 1, 2  and  x < 1 or x > 2
-        joined = set(node[2]) - {","}
-        sets = len(joined) == 1 and all(map(_is_set, values))
-        operators = ("|" if "or" in joined else "&",) * (len(values) - 1)
-        return ("named", *names, ("sets", tuple(values), operators) if sets else ("list", _flat(values)), None)
-    if kind == "set":
-        items = _flat([_resolve(item, w) for item in node[1]])
-        return ("set", tuple(item for n, item in enumerate(items) if not any(_same(item, other, w) for other in items[:n])))
-    if kind == "sets":
-        sides = tuple(_resolve(side, w) for side in node[1])
-        _want(all(map(_is_set, sides)), "not a set of reals")
-        return ("sets", sides, node[2])
-    _want(kind != "seq" or sum("±" in _inventory(item) for item in node[2]) < 2, "two independent signs")
-    if "±" in _inventory(node):
-        return ("list", tuple(_substitute(node, "±", sign) for sign in (_ONE, _MINUS)))
-    return node
 
 
 def _flat(items):
@@ -803,103 +549,315 @@ def _flat(items):
 
 
 def _is_set(node):
-    return node[0] in ("sets", "set") or (node[0] == "seq" and len(node[2]) == 2)
+    return node[0] in ("sets", "set") or (node[0] == "seq" and len(node[1]) == 2)
 
 
-def _same(a, b, w):
-    """How two resolved nodes are shown to be equal, or ""."""
-    w.spend(6)
-    if b[0] == "named" != a[0]:
-        a, b = b, a
-    if a[0] == b[0] == "named":
-        names = a[1] == b[1] or b[1] in a[1].split("_")[:1] or a[1] in b[1].split("_")[:1]  # m_{max} is m
-        how = names and _same(a[2], b[2], w)
-        return f"same name, {how}" if how else _proportional(a[3], b[3], w) if a[3] and b[3] else ""
-    if a[0] == "named" and b[0] == "eqn":
-        return _proportional(a[3], b[1], w) if a[3] else ""
-    if a[0] == "named":  # x = 5 against 5
-        return "" if a[3] and a[1] in _free(a[2]) else _same(a[2], b, w)
-    one, other = (a, b) if b[0] == "seq" else (b, a)
-    if other[0] == "seq" and other[1] == "()" and one[0] == "mat" and {len(row) for row in one[1]} == {1}:  # a vector as a tuple
-        return _each(sum(one[1], ()), other[2], w, True)
-    if other[0] == "seq" and other[1] == "()" and one[0] == "list" and {item[0] for item in one[1]} == {"named"}:
-        names = [item[1] for item in one[1]]  # x = 2, y = 3 against (2, 3)
-        return _each([item[2] for item in one[1]], other[2], w, True) if names == sorted(set(names)) else ""
-    kinds, how = {a[0], b[0]}, ""
-    if kinds in ({"eqn"}, {"ineq"}) and a[2:] == b[2:]:
-        how = _proportional(a[1], b[1], w, positive=kinds == {"ineq"})
-    elif kinds <= {"list", "set"}:
-        how = _each(a[1], b[1], w, False)
-    elif kinds == {"seq"} and a[1] == b[1]:
-        how = _each(a[2], b[2], w, True)
-    elif "sets" in kinds and _is_set(a) and _is_set(b):
-        how = _point_sets(a, b, w)
-    elif kinds == {"mat"} and len(a[1]) == len(b[1]):
-        how = _each(sum(a[1], ()), sum(b[1], ()), w, True)
-    elif kinds == {"text"} and a[1].lower().replace(" ", "") == b[1].lower().replace(" ", ""):
-        how = "same words"
-    elif "ratio" in kinds and not kinds & _STRUCTURES:  # 2:4 is 1:2 and 1/2
-        xs, ys = (n[1] if n[0] == "ratio" else (n, _ONE) for n in (a, b))
-        how = _each([_mul(x, ys[0]) for x in xs], [_mul(y, xs[0]) for y in ys], w, True)
-    elif not kinds & _STRUCTURES:
-        how = _scalars(a, b, w)
-    return how
+# -------------------------------------------------------------------------------------------------------------- evaluate
+class _Comparison:
+    """One comparison: the work it may still spend, and the numeric context it is in (mp; None in the exact stage)."""
 
+    def __init__(self):
+        self.fuel, self.mp, self.context = MAX_FUEL, None, None
 
-def _each(xs, ys, w, ordered):
-    """How two sequences are shown to be equal item by item, in order or in any order, or ""."""
-    left, hows = list(ys), {}
-    for x in xs if len(xs) == len(ys) else ():
-        n, how = next(((n, how) for n, y in enumerate(left[:1] if ordered else left) if (how := _same(x, y, w))), (0, ""))
-        if not how:
+    def spend(self, cost):
+        self.fuel -= cost
+        _want(self.fuel >= 0, "too much work")
+
+    def numeric(self, digits):
+        """Start a numeric pass. mpmath's global context is shared by all threads, so each comparison makes its own."""
+        _want(digits <= MAX_DIGITS, "precision", OverflowError)
+        self.mp = self.context = self.context or mpmath.MPContext()
+        self.height, self.mp.dps = 0.0, int(digits)
+
+    def real(self, x):
+        """x as a number of the context; the digits of rationals count as height."""
+        if self.mp is None:
+            raise _Inexact
+        if not isinstance(x, Fraction):
+            return x
+        self.height += 0.302 * (x.numerator * x.denominator).bit_length()
+        return self.mp.mpf(x.numerator) / x.denominator
+
+    def fit(self, x):
+        """A rational over the cap is refused as soon as it appears, and pays for its length."""
+        if isinstance(x, Fraction):
+            bits = (x.numerator * x.denominator).bit_length()
+            self.spend(bits**2 >> 18)
+            _want(bits <= MAX_BITS, f"more than {MAX_BITS} bits", OverflowError)
+        return x
+
+    def value(self, node, env):
+        """Fraction while everything is rational, else a number of the context. env: what stands for a symbol."""
+        self.spend(3 if self.mp is None else 4 + self.mp.dps / 20)
+        kind, *parts = node = env.get(node[1], node) if node[0] == "sym" else node
+        if kind == "num":
+            return parts[0]
+        if kind == "const":
+            self.real(None)
+            return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.j}[parts[0]]
+        if kind in ("add", "mul"):
+            total = self.value(parts[0], env)
+            for part in parts[1:]:
+                x = self.value(part, env)
+                if not (isinstance(x, Fraction) and isinstance(total, Fraction)):
+                    x, total = self.real(x), self.real(total)
+                total = self.fit(total + x if kind == "add" else total * x)
+            return total
+        if kind == "pow":
+            x = self.value(parts[0], env)
+            try:
+                return self.power(x, self.value(parts[1], env))
+            except OverflowError:
+                if x == 1:  # to any power, however large
+                    return x
+                raise
+        _want(kind == "fn", f"a {kind} is not a number")
+        return self.function(parts[0], [self.value(x, env) for x in parts[1:]])
+
+    def power(self, x, y):
+        """x^y: exact for whole y, else by mpmath; odd roots of negative reals are real."""
+        rational = isinstance(y, Fraction)
+        if x == 0:
+            _want(rational and y > 0, "undefined", ZeroDivisionError)
+            return x
+        if isinstance(x, Fraction) and rational and y.denominator == 1:
+            bits = max(x.numerator.bit_length(), x.denominator.bit_length()) - 1
+            _want(abs(x) == 1 or abs(y) * bits <= MAX_BITS, f"more than {MAX_BITS} bits", OverflowError)
+            return self.fit(x ** (int(y) if abs(x) != 1 else int(y) % 2))
+        x, z, mp = self.real(x), self.real(y), self.mp
+        self.spend(mp.dps * (2 if mp.im(x) else 0.5))
+        _want(abs(x) > mp.mpf(10) ** (15 - mp.dps), "zero, or too near to tell", ZeroDivisionError)
+        odd_root = rational and y.denominator % 2 == 1 < y.denominator and mp.im(x) == 0 and mp.re(x) < 0
+        log = z * mp.ln(-x if odd_root else x)
+        _want(abs(log) <= 2.3 * MAX_MAGNITUDE, "power", OverflowError)
+        self.height += float(abs(mp.re(log))) / 2.3
+        if rational and y.denominator < 3:  # stays exactly real, or imaginary
+            return (x if y.denominator == 1 else mp.sqrt(x)) ** y.numerator
+        return -mp.exp(log) if odd_root and y.numerator % 2 else mp.exp(log)
+
+    def function(self, name, args):
+        """A function's value. ZeroDivisionError where it has none, or lies on a step or a pole, or too near one to tell."""
+        mp, x = self.mp, args[0]
+        if name in _COUNTING:
+            _want(all(isinstance(n, Fraction) and n.denominator == 1 for n in args), f"{name} of other than whole numbers")
+            _want(name not in ("fact", "binom") or max(args) <= MAX_COUNT, f"{name} of more than {MAX_COUNT}", OverflowError)
+            _want(name not in ("fact", "binom") or min(args) >= 0, "negative", ZeroDivisionError)
+            return self.fit(Fraction(_COUNTING[name](*map(int, args))))
+        if name == "abs":
+            return abs(x)
+        if name in ("floor", "ceil"):
+            if not isinstance(x, Fraction):
+                clear = mp.im(x) == 0 and abs(x - mp.nint(mp.re(x))) > mp.mpf(10) ** (15 - mp.dps)
+                _want(clear, "on a step, or too near to tell", ZeroDivisionError)
+                x = int(mp.floor(mp.re(x))) + Fraction(1, 2)
+            return Fraction(getattr(math, name)(x))
+        x = self.real(x)
+        self.spend(mp.dps / (1 if mp.im(x) else 4))
+        _want(name == "ln" or abs(x) <= MAX_ANGLE, name, OverflowError)
+        result = getattr(mp, name.replace("arc", "a"))(x)
+        _want(abs(result) < mp.mpf(10) ** (mp.dps / 2), "a pole, like tan(pi/2)", ZeroDivisionError)
+        return result
+
+    # ----------------------------------------------------------------------------------------------------- compare scalars
+    def scalars(self, a, b):
+        """How two scalars are shown to be equal, or ""."""
+        if a == b:
+            return "same expression"
+        if a[0] == b[0] == "num" or "inf" in (a[0], b[0]):
             return ""
-        del left[n]
-        hows[how] = None  # a dict for a set in order
-    return f"in {'' if ordered else 'any '}order: {', '.join(hows)}" if len(xs) == len(ys) else ""
+        one, two = _inventory(a), _inventory(b)
+        # 62.5% is 0.625 and, where the question asks for percent, 62.5; 90 degrees are pi/2 and may be written 90
+        marks = [mark for mark in _MARK_VALUES if mark in one ^ two and ("sym", mark) in (a[-1], b[-1])]
+        readings = [_MARK_VALUES, *(_MARK_VALUES | {mark: _ONE} for mark in marks)]
+        if "log" in one ^ two:
+            readings.append(_MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))})
+        return next((how for env in readings if (how := self.zero(_minus(a, b), one | two, env))), "")
 
+    def zero(self, node, inventory, env):
+        """How an expression is shown to vanish, or ""."""
+        free = sorted(name for name in inventory if name[0] != "\\" and name not in env)
+        if not free:
+            return ("rational arithmetic", "difference zero to 50 digits")[self.mp is not None] if self.vanishes(node, [env]) else ""
+        stepped, whole = inventory & {r"\floor", r"\ceil", r"\abs"}, inventory & {r"\fact", r"\binom"}
+        points, bits = (3 * POINTS, 20) if stepped else (POINTS, 12)  # steps agree here and there by chance
+        if not whole and self.vanishes(node, [env | _point(free, k, bits) for k in range(points)]):
+            return f"difference zero at {points} points"
+        if whole or ((stepped or self.mp) and set(free) <= set("nmkNMK")):
+            return "difference zero at 40 whole numbers" if self.vanishes(node, [env | _point(free, k, 0) for k in range(40)]) else ""
+        return ""
 
-def _point_sets(a, b, w):
-    """Unions, intersections and differences of intervals and finite sets of reals, as sets of cells of the line.
+    def vanishes(self, node, points):
+        """Is the expression zero at each of these points where it is defined, and defined at three or at all?"""
+        defined, self.digits = 0, 30
+        for env in points:
+            with suppress(ZeroDivisionError):
+                if not self.is_zero(node, env):
+                    return False
+                defined += 1
+        return defined >= min(3, len(points))
 
-    The k distinct end points cut it into 2k + 1 cells: an open gap, a point, a gap, ... A set is the cells it holds.
-    """
-    if a[0] == b[0] == "sets" and a[2] == b[2] and set(a[2]) == {"|"} and (how := _each(a[1], b[1], w, False)):
-        return how
-    values = {}
-    for end in _ends(a) | _ends(b):
-        w.numeric(40)
-        values[end] = w.real(_value(end, _MARK_VALUES, w))
-        _want(w.mp.im(values[end]) == 0, "an end that is not real")
-    rank, last = {}, None
-    for end in sorted(values, key=lambda end: values[end].real):
-        rank[end] = 1 if last is None else rank[last] + (0 if _scalars(end, last, w) else 2)
-        last = end
-    top = 2 + max(rank.values(), default=-1)
-    return "the same cells of the real line" if _cells(a, rank, top) == _cells(b, rank, top) else ""
+    def is_zero(self, node, env):
+        """Exactly where the value is rational, else to 30 digits and then to as many as its height asks for."""
+        self.mp = None
+        with suppress(_Inexact):
+            return self.value(node, env) == 0
+        while True:
+            self.numeric(self.digits)
+            if abs(self.real(self.value(node, env))) >= self.mp.mpf(10) ** int(self.height + 10 - self.digits):
+                return False
+            if self.digits > 58 + 2 * self.height:
+                return True
+            self.digits = 70 + 2 * int(self.height)  # at later points the height may be a little more
 
+    def proportional(self, d1, d2, positive=False):
+        """Are two expressions equal up to a constant factor? It is found at one point and then checked as any other equality."""
+        if not d1 or not d2 or not _free(d1) or _free(d1) != _free(d2):
+            return ""
+        self.mp, env = None, _MARK_VALUES | _point(sorted(_free(d1)), 0, 12)
+        try:
+            factors = [self.value(d1, env) / self.value(d2, env)]
+        except (_Inexact, OverflowError):
+            factors = [Fraction(1), Fraction(-1)]
+        for factor in factors:
+            if (factor > 0 or (factor and not positive)) and (how := self.scalars(d1, _mul(("num", factor), d2))):
+                return f"equal up to the factor {str(factor)[:20]}: {how}"
+        return ""
 
-def _ends(node):
-    """The finite end points and members of a set."""
-    return set().union(*map(_ends, node[1])) if node[0] == "sets" else {x for x in node[-1] if x[0] != "inf"}
+    # -------------------------------------------------------------------------------------------------- compare structures
+    def resolve(self, node):
+        """The shape to compare: relations worked out, the name of a list factored out, plus-or-minus written as two values."""
+        kind = node[0]
+        if kind == "rel":
+            return self.relation(node[1], node[2])
+        if kind in ("list", "set", "sets"):
+            items = tuple(map(self.resolve, node[1]))
+        if kind == "sets":
+            _want(all(map(_is_set, items)), "not a set of reals")
+            return (kind, items, node[2])
+        if kind == "set":
+            items = _flat(items)
+            return (kind, tuple(item for n, item in enumerate(items) if not any(self.same(item, other) for other in items[:n])))
+        if kind == "list":
+            names = {item[1] for item in items if item[0] == "named"}
+            if len(names) != 1 or items[0][0] != "named":
+                return (kind, _flat(items))
+            values = tuple(item[2] if item[0] == "named" else item for item in items)  # x = 1, x = 2  and  x = 1, 2  and  x < 1 or x > 2
+            joined = set(node[2]) - {","}
+            if len(joined) == 1 and all(map(_is_set, values)):
+                return ("named", *names, ("sets", values, (set.union if "or" in joined else set.intersection,) * (len(values) - 1)), None)
+            return ("named", *names, (kind, _flat(values)), None)
+        _want(kind != "seq" or sum("±" in _inventory(item) for item in node[1]) < 2, "two independent signs")
+        if "±" in _inventory(node):
+            return ("list", tuple(_substitute(node, "±", sign) for sign in (_ONE, _MINUS)))
+        return node
 
+    def relation(self, sides, operators):
+        """-> ("named", name, value, difference or None), ("eqn", difference), ("ineq", difference, operator), a list of those, or a value."""
+        if set(operators) <= {">", ">="}:
+            operators, sides = tuple(op.replace(">", "<") for op in reversed(operators)), sides[::-1]
+        name, scalar = _name(sides[0]), not any(side[0] in _STRUCTURES for side in sides)
+        if set(operators) == {"="}:
+            if name is None and _name(sides[-1]) is not None:
+                sides = sides[::-1]
+                name = _name(sides[0])
+            if name is None and scalar and any(map(_free, sides)):
+                _want(len(sides) == 2, "a chain of equations")
+                return ("eqn", _minus(*sides))
+            first, *rest = map(self.resolve, sides if name is None else sides[1:])
+            _want(all(self.same(first, other) for other in rest), "a contradiction")
+            return first if name is None else ("named", name, first, _minus(*sides[:2]) if scalar else None)
+        if operators in (("in",), ("!=",)) and name is not None:
+            value = sides[1] if operators == ("in",) else ("sets", (_REALS, ("set", (sides[1],))), (set.difference,))
+            return ("named", name, self.resolve(value), None)
+        _want(scalar and set(operators) <= {"<", "<="}, "a relation not understood")
+        line, signs = (("inf", -1), *sides, ("inf", 1)), ("<", *operators, "<")
+        free = [n for n, side in enumerate(line) if _free(side)]
+        if len(free) == 1 and _name(line[n := free[0]]) is not None and (len(sides) == 2 or (len(sides) == 3 and n == 2)):
+            brackets = ("[" if signs[n - 1] == "<=" else "(") + ("]" if signs[n] == "<=" else ")")
+            return ("named", _name(line[n]), ("seq", (line[n - 1], line[n + 1]), brackets), None)
+        parts = tuple(("ineq", _minus(high, low), op) for low, op, high in zip(sides, operators, sides[1:], strict=False))
+        return ("list", parts) if len(parts) > 1 else parts[0]
 
-def _cells(node, rank, top):
-    if node[0] == "set":
-        return {rank[x] for x in node[1]}
-    if node[0] == "sets":
-        cells = _cells(node[1][0], rank, top)
-        for side, operator in zip(node[1][1:], node[2], strict=True):
-            cells = {"|": set.union, "&": set.intersection, "-": set.difference}[operator](cells, _cells(side, rank, top))
-        return cells
-    low, high = (-1 if x == ("inf", -1) else top if x == ("inf", 1) else rank[x] for x in node[2])
-    _want(low <= high and (low > -1 or node[1][0] == "(") and (high < top or node[1][1] == ")"), "not an interval")
-    return set(range(low + (node[1][0] == "("), high + (node[1][1] == "]")))
+    def same(self, a, b):
+        """How two resolved nodes are shown to be equal, or ""."""
+        self.spend(6)
+        a, b = sorted((a, b), key=lambda node: node[0])  # by kind, so that only one order of two kinds matters below
+        kinds = {a[0], b[0]}
+        if kinds == {"named"}:
+            names = a[1] == b[1] or b[1] in a[1].split("_")[:1] or a[1] in b[1].split("_")[:1]  # m_{max} is m
+            return (names and self.same(a[2], b[2])) or self.proportional(a[3], b[3])
+        if kinds == {"eqn", "named"}:
+            return self.proportional(a[1], b[3])
+        if "named" in kinds:  # x = 5 against 5
+            named, other = (a, b) if a[0] == "named" else (b, a)
+            return "" if named[3] and named[1] in _free(named[2]) else self.same(named[2], other)
+        if kinds in ({"eqn"}, {"ineq"}):
+            return self.proportional(a[1], b[1], positive=kinds == {"ineq"}) if a[2:] == b[2:] else ""
+        if kinds <= {"list", "set"}:
+            return self.each(a[1], b[1])
+        if kinds in ({"seq"}, {"mat"}, {"mat", "seq"}):  # a column of numbers may be written as a tuple
+            return self.each(a[1], b[1], ordered=True) if a[2] == b[2] or (a[2], b[2]) == (1, "()") else ""
+        if kinds == {"list", "seq"} and {item[0] for item in a[1]} == {"named"}:  # x = 2, y = 3 against (2, 3)
+            names = [item[1] for item in a[1]]
+            return self.each([item[2] for item in a[1]], b[1], ordered=True) if b[2] == "()" and names == sorted(set(names)) else ""
+        if "sets" in kinds and _is_set(a) and _is_set(b):
+            return self.same_points(a, b)
+        if kinds == {"text"}:
+            return "same words" if a[1].lower().replace(" ", "") == b[1].lower().replace(" ", "") else ""
+        if kinds & _STRUCTURES:
+            return ""
+        if "ratio" in kinds:  # 2:4 is 1:2 and 1/2
+            xs, ys = (n[1] if n[0] == "ratio" else (n, _ONE) for n in (a, b))
+            return self.each([_mul(x, ys[0]) for x in xs], [_mul(y, xs[0]) for y in ys], ordered=True)
+        return self.scalars(a, b)
+
+    def each(self, xs, ys, ordered=False):
+        """How two sequences are shown to be equal item by item, in order or in any order, or ""."""
+        left, hows = list(ys), {}
+        for x in xs if len(xs) == len(ys) else ():
+            n, how = next(((n, how) for n, y in enumerate(left[:1] if ordered else left) if (how := self.same(x, y))), (0, ""))
+            if not how:
+                return ""
+            del left[n]
+            hows[how] = None  # a dict for a set in order
+        return f"in {'' if ordered else 'any '}order: {', '.join(hows)}" if len(xs) == len(ys) else ""
+
+    def same_points(self, a, b):
+        """Unions, intersections and differences of intervals and finite sets of reals, as sets of cells of the line.
+
+        The k distinct end points cut it into 2k + 1 cells: an open gap, a point, a gap, ... A set is the cells it holds.
+        """
+        def ends(node):
+            return set().union(*map(ends, node[1])) if node[0] == "sets" else set(node[1]) - {("inf", 1), ("inf", -1)}
+
+        def cells(node):
+            if node[0] == "set":
+                return {rank[x] for x in node[1]}
+            if node[0] == "sets":
+                first, *others = map(cells, node[1])
+                for other, operator in zip(others, node[2], strict=True):
+                    first = operator(first, other)
+                return first
+            (low, high), (opening, closing) = (rank[x] for x in node[1]), node[2]
+            _want(low <= high and (low > -1 or opening == "(") and (high < rank["inf", 1] or closing == ")"), "not an interval")
+            return set(range(low + (opening == "("), high + (closing == "]")))
+
+        values, rank, last = {}, {("inf", -1): -1}, None
+        for end in ends(a) | ends(b):
+            self.numeric(40)
+            values[end] = self.real(self.value(end, _MARK_VALUES))
+            _want(self.mp.im(values[end]) == 0, "an end that is not real")
+        for end in sorted(values, key=lambda end: values[end].real):
+            rank[end] = 1 if last is None else rank[last] + (0 if self.scalars(end, last) else 2)
+            last = end
+        rank["inf", 1] = 2 + max(rank.values())
+        return "the same cells of the real line" if cells(a) == cells(b) else ""
 
 
 # --------------------------------------------------------------------------------------------------------------- verdict
 def _compare(answer, gold):
     """-> (how the two are shown to be equal, or ""; notes on the way: the forms compared and, if refused, why)."""
-    notes, w = [], _Work()
+    notes, w = [], _Comparison()
     if answer.strip() == gold.strip():
         return "identical" if answer.strip() else "", notes
     try:
@@ -920,10 +878,10 @@ def _compare(answer, gold):
         _want(not (unit and gold_unit) or unit == gold_unit, "different units")
         for x, y in ((x, y) for x in _readings(a, g) for y in _readings(g, a)):
             w.spend(3 * (len(x) + len(y)))
-            if how := _same(_resolve(_parse(x), w), _resolve(_parse(y), w), w):
+            if how := w.same(w.resolve(_parse(x)), w.resolve(_parse(y))):
                 return how, notes
-    except (_Refused, ZeroDivisionError) as refusal:
-        notes.append(f"refused     {'undefined' if isinstance(refusal, ZeroDivisionError) else refusal}")
+    except (_Refused, ArithmeticError) as refusal:
+        notes.append(f"refused     {refusal}")
     return "", notes
 
 
