@@ -7,23 +7,21 @@ r"""The verifier: does a response answer the question? It decides what the polic
     compare     by shape (list, tuple, interval, equation, matrix, ...) down to pairs of scalars a, b. Is a - b zero?
 
     rational    closed expressions give one fraction each: exact
-    identity    with symbols, a and b are compared at 6 fixed pseudo-random rational points: exactly if they are rational functions. Not zero
-                at one proves a != b; a numerator of degree d vanishes at all by chance with probability below (d / 8192)^6 (Schwartz-Zippel)
+    identity    with symbols, at 6 fixed pseudo-random rational points: exactly if both are rational functions. Not zero at one proves a != b;
+                a numerator of degree d vanishes at all by chance with probability below (d / 8192)^6 (Schwartz-Zippel)
     numeric     with surds, logs, trigonometry, pi, e, i: a first pass adds up the digits H of all constants and powers; a second,
                 with 70 + 2H digits, asks |a - b| < 10^-(50 + H). So pi + 10^-100 is not pi, and no decimal is an irrational
 
-sympy is not used: its time cannot be bounded from outside. Conventions: principal values, but odd roots of negative reals are real; \log
-without a base cancels, or is base 10 beside a base; 90 and pi/2 both equal 90 degrees; 62.5 and 0.625 both equal 62.5%; n, m, k are whole
-numbers where that matters; two units must agree, one may be left out. The caps below hold before anything is computed; each step spends fuel.
+Conventions: principal values, but odd roots of negative reals are real; \log without a base cancels, or is base 10 beside a base; 90 and pi/2
+both equal 90 degrees; 62.5 and 0.625 both equal 62.5%; n, m, k are whole numbers where that matters; two units must agree, one may be left
+out. The caps below hold before anything is computed, and each step spends fuel (sympy is not used: its time cannot be bounded from outside).
 
     python rewards.py --gold '\frac{1}{2}' --response 'So \boxed{0.5}.'     # explains each step
     python rewards.py --data pairs.jsonl      # {"gold", "response", "expected", "kind"} a line: agreement by kind, errors, times
 
->>> extract_answer(r"First \boxed{3}. No: \boxed{\frac{1}{2}}.")
-'\\frac{1}{2}'
 >>> is_equivalent("0.5", r"\frac12"), is_equivalent("0.33", r"\frac13"), is_equivalent("2, 1", r"\{1, 2\}")
 (True, False, True)
->>> score(r"\boxed{(x+1)^2}", "x^2 + 2x + 1")
+>>> score(r"No. \boxed{(x+1)^2}", "x^2 + 2x + 1")
 1.0
 """
 
@@ -44,8 +42,7 @@ import mpmath  # here, not at first use: loading takes about 100 ms, twice what 
 # ------------------------------------------------------------------------------------------------------------------ caps
 MAX_CHARS = 1200  # of an answer that is parsed (the longest gold answer in MATH and OlympiadBench has 198); longer: equal if identical
 MAX_BOXES = 20  # boxes looked at, from the end
-MAX_BRACES = 20_000  # braces read after the first of these
-MAX_TAIL = 20_000  # characters in which "answer is" is looked for
+MAX_TAIL = 20_000  # braces read after the first of these; characters in which "answer is" is looked for
 MAX_DEPTH = 24  # nested brackets, arguments and exponents
 MAX_BITS = 8000  # of a numerator and denominator together (about 2400 digits)
 MAX_DIGITS = 600  # working precision; what would need more is not equal
@@ -86,8 +83,7 @@ def extract_answer(response):
 
 def _extract(response):
     """-> (answer or None, the step that found it)."""
-    text = response[response.rfind("</think>") + 8 :] if "</think>" in response else response
-    text = text.partition("<think>")[0]  # an unfinished thought is no answer; what came before it may be
+    text = response.rpartition("</think>")[2].partition("<think>")[0]  # an unfinished thought is no answer; what came before it may be
     if box := _last_box(text):
         return box, "last box"
     if line := text.rpartition("####")[2].strip().partition("\n")[0].strip() if "####" in text else "":
@@ -102,7 +98,7 @@ def _last_box(text):
     text = text.replace(r"\fbox", r"\boxed")
     start = len(text.rsplit(r"\boxed", MAX_BOXES)[0].rstrip("\\"))
     best, opened = None, []  # where each open box begins, None for any other open brace
-    for brace in islice(_BRACE.finditer(text, start), MAX_BRACES):
+    for brace in islice(_BRACE.finditer(text, start), MAX_TAIL):
         if brace[0] == "}" and opened:
             begin = opened.pop()
             best = (begin and text[begin : brace.start()].strip()) or best
@@ -135,7 +131,7 @@ _INVISIBLE = re.compile(  # group 1, a line break in a matrix, stays
 _TEX_GROUPS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,?\s*\\!\s*|\\,)\d{3})+(?!\d)")  # 10{,}080, 10,\!080, 10\,080
 _SAME = _table(
     r"\frac dfrac tfrac cfrac,\binom dbinom tbinom,\le leq leqslant,\ge geq geqslant,\ne neq,< lt,> gt,* cdot times ast,/ div,: colon,\{ lbrace,"
-    r"\} rbrace,| vert lvert rvert mid,\or lor,\and land,\setminus backslash smallsetminus,\emptyset varnothing"
+    r"\} rbrace,| vert lvert rvert mid,\or lor,\and land,\setminus backslash smallsetminus,\emptyset varnothing,\log_{10} lg"
 )
 _TEXT = re.compile(r"\\(text[a-z]*|[hm]box|math(?:rm|bf|it|sf)|operatorname)\*?\s*\{([^{}]*)\}")
 
@@ -143,11 +139,10 @@ _TEXT = re.compile(r"\\(text[a-z]*|[hm]box|math(?:rm|bf|it|sf)|operatorname)\*?\
 def _normalise(text):
     """One spelling for what looks alike; linear in the length."""
     _want(len(text) <= MAX_CHARS, f"longer than {MAX_CHARS} characters")
-    if not text.isascii():
-        text = re.sub(r"(?<![\w)}\] ]) ?–", "-", text)  # an en dash before an operand is a minus, after one it makes a range
-        text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
-        text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
-        text = "".join(c if c.isascii() else _UNICODE[c] if c in _UNICODE else _ascii(c) for c in text)
+    text = re.sub(r"(?<![\w)}\] ]) ?–", "-", text)  # an en dash before an operand is a minus, after one it makes a range
+    for mark, raised in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"), ("_", "₀₁₂₃₄₅₆₇₈₉")):
+        text = re.sub(f"[{raised}]+", lambda m, mark=mark: f"{mark}{{{unicodedata.normalize('NFKC', m[0])}}}", text)
+    text = "".join(map(_ascii, text))
     text = _TEX_GROUPS.sub(lambda m: m[0] if re.fullmatch(r"[\d,]+", m[0]) else re.sub(r"\D", "", m[0]), text)
     text = _INVISIBLE.sub(lambda m: m[1] or ("" if m[0] == r"\!" else " "), text)
     text = re.sub(r"\\([a-zA-Z]+)", lambda m: _SAME.get(m[1], m[0]), text)
@@ -158,12 +153,13 @@ def _normalise(text):
 
 
 def _ascii(c):
-    """ASCII for digits of any script, vulgar fractions and full-width or bold letters; other characters stay, to be refused."""
-    wide = unicodedata.normalize("NFKC", c)
+    """ASCII for symbols, digits of any script, vulgar fractions and full-width or bold letters; other characters stay, to be refused."""
+    if c.isascii() or c in _UNICODE:
+        return _UNICODE.get(c, c)
+    wide, digit = unicodedata.normalize("NFKC", c), unicodedata.decimal(c, "")
     if "\u2044" in wide:
         return r"\frac{%s}{%s}" % tuple(wide.split("\u2044"))  # noqa: UP031
-    digit = unicodedata.decimal(c, None)
-    return str(digit) if digit is not None else c if unicodedata.category(c) == "No" else wide  # a circled 1 is not a digit
+    return str(digit) or (c if unicodedata.category(c) == "No" else wide)  # a circled 1 is not a digit
 
 
 def _key(text):
@@ -171,14 +167,7 @@ def _key(text):
     return re.sub(r"(?<!\d) | (?!\d)", "", _TEXT.sub(r"\2", text))
 
 
-def _words(text):
-    """-> (key in which capitals and abbreviating full stops do not matter, is it an answer in words?)."""
-    wordy = not re.search(r"[A-Za-z\\]", _TEXT.sub("", text)) or re.fullmatch(r"[A-Za-z ]*[A-Za-z]{4}[A-Za-z ]*", text)
-    key = re.sub(r"(?<=[a-z])\.(?!\d)", "", _key(text).lower())
-    return key, bool(wordy and re.search("[a-z]{2}", key))
-
-
-_FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log lg exp".split())
+_FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log exp".split())
 _COUNTING = {"fact": math.factorial, "binom": math.comb, "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
 _PHRASES = {word: str(n) for n, word in enumerate(_NUMERALS.split())}
@@ -293,6 +282,7 @@ _CHAINS = [  # separators and operators by precedence, loosest first
 _SIGNS = ("+", "-", r"\pm", r"\mp")
 _MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
 _STARTS = {*"frac sqrt binom pi infty lfloor lceil langle sum prod text begin gcd lcm".split(), *_FUNCTIONS, *_NAMES}
+_ROUND = {"||": "abs", r"\lfloor\rfloor": "floor", r"\lceil\rceil": "ceil"}
 _CLOSING = {"(": ")]", "[": "])", r"\{": (r"\}",), "{": "}", r"\langle": (r"\rangle",), r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
 _KNOWN = {name: ("sym", name) for name in _NAMES} | {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
 _REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
@@ -333,11 +323,12 @@ class _Parser:
 
     def chain(self, level=0):
         """x, or (kind, (x, y, ...), operators between them) with looser chains outside."""
-        (kind, operators), sides, found = _CHAINS[level], [], []
-        while not sides or (found and len(found) == len(sides)):
-            sides.append(self.chain(level + 1) if level < 3 else self.sum())
-            if operator := self.take(*operators):
-                found.append(operators[operator])
+        if level == len(_CHAINS):
+            return self.sum()
+        (kind, operators), sides, found = _CHAINS[level], [self.chain(level + 1)], []
+        while operator := self.take(*operators):
+            found.append(operators[operator])
+            sides.append(self.chain(level + 1))
         return (kind, tuple(sides), tuple(found)) if found else sides[0]
 
     def sum(self):
@@ -354,18 +345,16 @@ class _Parser:
 
     def product(self):
         factors, slashed = [self.power()], False
-        while True:
-            if token := self.take("*", "/"):
-                signs, factor = self.signs(), self.power()
-                slashed |= token == "/" and not factor[0] == factors[-1][0] == "num"
-                factors += [*signs, ("pow", factor, _MINUS) if token == "/" else factor]
-            elif self.starts():
+        while (operator := self.take("*", "/")) or self.starts():
+            before, signs, first = self.tokens[self.at - 1], self.signs() if operator else [], self.tokens[self.at]
+            factor = self.power()
+            if not operator:
                 _want(not slashed, "a/bc: what is divided by what?")
-                apart = factors[-1][0] == "pow" or self.tokens[self.at - 1] in (")", "!")
-                _want(apart or self.tokens[self.at][0] not in ".0123456789", "two numbers side by side")
-                factors.append(self.power())
-            else:
-                return _mul(*factors)
+                apart = factors[-1][0] == "pow" or before in (")", "!")
+                _want(apart or first[0] not in ".0123456789", "two numbers side by side")
+            slashed |= operator == "/" and not factor[0] == factors[-1][0] == "num"
+            factors += [*signs, ("pow", factor, _MINUS) if operator == "/" else factor]
+        return _mul(*factors)
 
     def starts(self):
         """Does the next token begin a factor?"""
@@ -376,29 +365,25 @@ class _Parser:
 
     def power(self):
         """An atom with its subscripts, exponents, factorials, percent and degree signs."""
-        start, node, seen = self.at, self.atom(), 0
-        if node in (("sym", "f"), ("sym", "g")) and self.tokens[self.at] == "(":  # f(2) is a value, not a product
-            self.atom()
-            node = ("sym", "".join(self.tokens[start : self.at]))
-        while token := self.take("^", "!", "_", *_MARKS):
+        node, seen = self.atom(), 0
+        while token := self.take("^", "!", "_", *_MARKS, *["("] * (node in (("sym", "f"), ("sym", "g")))):
             seen += 3 if token == "^" else 1
             _want(seen <= 5, "too many marks on one term")  # also two exponents in a row, which TeX refuses too
-            if token == "^" and node[0] in ("mat", "seq") and self.take("T"):
-                if node[0] == "mat":
-                    _, items, columns = node
-                    node = ("mat", tuple(x for n in range(columns) for x in items[n::columns]), len(items) // columns)
+            if token == "(" or (token == "_" and node[0] == "sym"):  # f(2) is a value, not a product; x_1 is a name
+                self.at -= token == "("
+                start = self.at
+                self.arg()
+                node = ("sym", node[1] + token.strip("(") + re.sub(r"\\text|[\\{}]", "", "".join(self.tokens[start : self.at])))
+            elif token == "^" and node[0] in ("mat", "seq") and self.take("T"):
+                _, items, columns = node
+                node = ("mat", sum((items[n::columns] for n in range(columns)), ()), len(items) // columns) if node[0] == "mat" else node
             elif token == "^":
                 node = ("pow", node, self.arg())
             elif token == "!" and self.tokens[self.at] not in ("!", "="):
                 node = ("fn", "fact", node)
-            elif token in _MARKS:
-                node = _mul(node, ("sym", _MARKS[token]))
-            elif token == "_" and node[0] == "sym":
-                start = self.at
-                self.arg()
-                node = ("sym", f"{node[1]}_" + re.sub(r"\\text|[\\{}]", "", "".join(self.tokens[start : self.at])))
             else:
-                _want(False, f"{token} not understood")
+                _want(token in _MARKS, f"{token} not understood")
+                node = _mul(node, ("sym", _MARKS[token]))
         return node
 
     def arg(self, digit=False):
@@ -430,21 +415,20 @@ class _Parser:
 
     def bracket(self, opening):
         """What stands between brackets: a group, |x|, a set, a tuple or interval, a floor or ceiling."""
-        if opening == r"\{" and self.take(r"\}"):
-            return ("set", ())
         bars, self.bars = self.bars, opening == "|"
-        node = self.sum() if opening == "|" else self.chain()
-        closing = self.need(*_CLOSING.get(opening, "|"))
+        empty = opening == r"\{" and self.tokens[self.at] == r"\}"
+        node = ("list", ()) if empty else self.sum() if self.bars else self.chain()
+        opening += self.need(*_CLOSING.get(opening, "|"))
         self.bars = bars
         items = node[1] if node[0] == "list" else (node,)
-        if opening == r"\{":
+        if opening == r"\{\}":
             return ("set", items)
-        if opening == "{" or (len(items) == 1 and opening + closing in ("()", "[]")):
+        if opening == "{}" or (len(items) == 1 and opening in ("()", "[]")):
             return node
-        if len(items) == 1 and opening in ("|", r"\lfloor", r"\lceil"):
-            return ("fn", "abs" if opening == "|" else opening[2:], node)
-        _want(len(items) > 1 and opening not in (r"\lfloor", r"\lceil") and set(node[2]) == {","}, "brackets not understood")
-        return ("seq", items, "()" if opening == r"\langle" else opening + closing)
+        if len(items) == 1 and opening in _ROUND:
+            return ("fn", _ROUND[opening], node)
+        _want(len(items) > 1 and opening not in _ROUND and set(node[2]) == {","}, "brackets not understood")
+        return ("seq", items, "()" if opening == r"\langle\rangle" else opening)
 
     def command(self, name):
         r"""What follows a backslash: \frac, \sqrt, \sin, a matrix, a Greek letter ..."""
@@ -482,18 +466,17 @@ class _Parser:
 
     def function(self, name):
         r"""sin, log ... with base and power. Without brackets the argument ends at the next function, bracket, number, sign or operator."""
-        base = self.arg() if name == "log" and self.take("_") else ("num", Fraction(10)) if name == "lg" else None
+        base = self.arg() if name == "log" and self.take("_") else None
         power = self.arg() if self.take("^") else None
         name, power = ("arc" + name, None) if power == _MINUS and name in ("sin", "cos", "tan") else (name, power)
         if self.tokens[self.at] in ("(", "{"):
             x = self.atom()
         else:
-            factors = [self.power()]
+            x = self.power()
             while self.starts() and self.tokens[self.at][0] not in "([.0123456789" and self.tokens[self.at][1:] not in _FUNCTIONS:
-                factors.append(self.power())
-            x = _mul(*factors)
+                x = _mul(x, self.power())
         node = ("pow", ("const", "e"), x) if name == "exp" else ("fn", name, x)
-        if name in ("log", "lg"):
+        if name == "log":
             node = _mul(("fn", "ln", x), ("pow", ("fn", "ln", base) if base else ("sym", "log"), _MINUS))
         return ("pow", node, power) if power else node
 
@@ -813,14 +796,12 @@ class _Comparison:
 
     def each(self, xs, ys, ordered=False):
         """How two sequences are shown to be equal item by item, in order or in any order, or ""."""
-        left, hows = list(ys), {}
+        left = list(ys)
         for x in xs if len(xs) == len(ys) else ():
-            n, how = next(((n, how) for n, y in enumerate(left[:1] if ordered else left) if (how := self.same(x, y))), (0, ""))
-            if not how:
+            if (n := next((n for n, y in enumerate(left[:1] if ordered else left) if self.same(x, y)), None)) is None:
                 return ""
             del left[n]
-            hows[how] = None  # a dict for a set in order
-        return f"in {'' if ordered else 'any '}order: {', '.join(hows)}" if len(xs) == len(ys) else ""
+        return f"item by item, in {'this' if ordered else 'any'} order" if len(xs) == len(ys) else ""
 
     def same_points(self, a, b):
         """Unions, intersections and differences of intervals and finite sets of reals, as sets of cells of the line.
@@ -855,6 +836,20 @@ class _Comparison:
 
 
 # --------------------------------------------------------------------------------------------------------------- verdict
+def _printed_alike(a, g):
+    """How two normalised texts are shown to be equal as they are printed, or ""."""
+    keys = [_key(a), _key(g)]
+    _want(all(re.search(r"\w|\\\{", key) for key in keys), "nothing is shown")
+    # in an answer in words, capitals and abbreviating full stops do not matter
+    wordy = [not re.search(r"[A-Za-z\\]", _TEXT.sub("", t)) or re.fullmatch(r"[A-Za-z ]*[A-Za-z]{4}[A-Za-z ]*", t) for t in (a, g)]
+    word, other = (re.sub(r"(?<=[a-z])\.(?!\d)", "", key.lower()) for key in keys)
+    if keys[0] == keys[1] or (word == other and any(wordy) and re.search("[a-z]{2}", word)):
+        return "same text"
+    _want(not all(re.fullmatch(r"[A-Za-z]*[A-Z][A-Za-z]+|[A-Za-z]{4,}", key) for key in keys), "two words")  # not the product ABCD
+    choices = [(_CHOICE.fullmatch(this), that.strip("()")) for this, that in (keys, keys[::-1])]  # (C) 18 against (C)
+    return "same choice" if any(choice and choice[1] == that for choice, that in choices) else ""
+
+
 def _compare(answer, gold):
     """-> (how the two are shown to be equal, or ""; notes on the way: the forms compared and, if refused, why)."""
     notes, w = [], _Comparison()
@@ -863,16 +858,9 @@ def _compare(answer, gold):
     try:
         a, g = _normalise(answer), _normalise(gold)
         notes.append(f"normalised  {a}   |   {g}")
-        _want(all(re.search(r"\w|\\\{", _key(text)) for text in (a, g)), "nothing is shown")
-        (words, wordy), (gold_words, gold_wordy) = _words(a), _words(g)
-        if _key(a) == _key(g) or (words == gold_words and (wordy or gold_wordy)):
-            return "same text", notes
+        if how := _printed_alike(a, g):
+            return how, notes
         _want(a.isascii() and g.isascii(), "a character not understood")
-        words = [re.fullmatch(r"[A-Za-z]*[A-Z][A-Za-z]+|[A-Za-z]{4,}", _key(text)) for text in (a, g)]
-        _want(not all(words), "two words")  # else ABDC would be the product ABCD
-        for this, other in ((_key(a), _key(g)), (_key(g), _key(a))):  # (C) 18 against (C)
-            if (choice := _CHOICE.fullmatch(this)) and other.strip("()") == choice[1]:
-                return "same choice", notes
         (a, unit), (g, gold_unit) = _literals(a), _literals(g)
         notes.append(f"parsed      {a}   |   {g}" + (f"   units {unit}   |   {gold_unit}" if unit or gold_unit else ""))
         _want(not (unit and gold_unit) or unit == gold_unit, "different units")
@@ -895,35 +883,31 @@ def is_equivalent(answer, gold):
 
 def score(response, gold):
     """1.0 if the final answer of `response` is `gold`, else 0.0; never raises."""
-    try:
-        return float(is_equivalent(extract_answer(response), gold))
-    except Exception:  # as above: not text, for one; no answer (None) ends in the net of is_equivalent
-        return 0.0
+    return float(isinstance(response, str) and is_equivalent(extract_answer(response), gold))
 
 
 # ---------------------------------------------------------------------------------------------------------- command line
 def _grade(path):
     """Prints agreement by kind, false accepts and false rejects apart, and times. ValueError: file, line, what is wrong."""
-    kinds, totals, times = {}, {"undisputed": [0, 0, 0], "debatable": [0, 0, 0]}, []  # pairs, false accepts, false rejects
+    table, times = {"undisputed": [0, 0, 0], "debatable": [0, 0, 0]}, []  # right, false accepts, false rejects
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
-                pair = {"kind": "no kind"} | json.loads(line)
-                good = [type(pair[key]) for key in ("gold", "response", "expected", "kind")] == [str, str, bool, str]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                good = False
+                gold, response, expected, kind = map(({"kind": "no kind"} | json.loads(line)).get, ("gold", "response", "expected", "kind"))
+            except (ValueError, TypeError, RecursionError):
+                gold = None
             wanted = '{"gold": text, "response": text, "expected": true or false}'
+            good = gold is not None and [type(x) for x in (gold, response, expected, kind)] == [str, str, bool, str]
             _want(good, f"{path}:{number}: wanted {wanted}, found {line.strip()[:60]!r}", ValueError)
             start = time.perf_counter()
-            accepted = score(pair["response"], pair["gold"]) == 1.0
+            accepted = score(response, gold) == 1.0
             times.append(1000 * (time.perf_counter() - start))
-            for counts in (kinds.setdefault(pair["kind"], [0, 0, 0]), totals["debatable" if pair["kind"].endswith("-debatable") else "undisputed"]):
-                counts[:] = counts[0] + 1, counts[1] + (accepted and not pair["expected"]), counts[2] + (pair["expected"] and not accepted)
+            for row in ("debatable" if kind.endswith("-debatable") else "undisputed", kind):
+                table.setdefault(row, [0, 0, 0])[0 if accepted == expected else 1 if accepted else 2] += 1
     _want(times, f"{path}: no pairs in it", ValueError)
-    width = max(map(len, ["undisputed", *kinds]))
-    print(f"{'kind':{width}}  pairs  agree  false accepts  false rejects")
-    for kind, (n, accepts, rejects) in [*sorted(kinds.items()), *totals.items()]:
-        print(f"{kind:{width}}  {n:5}  {n - accepts - rejects:5}  {accepts:13}  {rejects:13}")
+    print(f"{'kind':36}  pairs  agree  false accepts  false rejects")
+    for kind, (right, accepts, rejects) in table.items():
+        print(f"{kind:36}  {right + accepts + rejects:5}  {right:5}  {accepts:13}  {rejects:13}")
     print(f"time per pair: median {sorted(times)[len(times) // 2]:.2f} ms, longest {max(times):.2f} ms")
 
 
