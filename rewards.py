@@ -55,7 +55,7 @@ POINTS = 6  # rational points at which an identity in symbols must hold
 
 
 class _Refused(Exception):
-    """The answer cannot be judged: not understood, or contradictory. (ArithmeticError: undefined, or too large.) Neither leaves this file."""
+    """Not understood, or contradictory. Neither this nor an ArithmeticError (undefined, or too large) leaves this file."""
 
 
 class _Inexact(Exception):
@@ -63,7 +63,6 @@ class _Inexact(Exception):
 
 
 def _want(condition, otherwise, error=_Refused):
-    """Raises error(otherwise) unless the condition holds."""
     if not condition:
         raise error(otherwise)
 
@@ -281,9 +280,9 @@ _CHAINS = [  # separators and operators by precedence, loosest first
 ]
 _SIGNS = ("+", "-", r"\pm", r"\mp")
 _MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
-_STARTS = {*"frac sqrt binom pi infty lfloor lceil langle sum prod text begin gcd lcm".split(), *_FUNCTIONS, *_NAMES}
 _ROUND = {"||": "abs", r"\lfloor\rfloor": "floor", r"\lceil\rceil": "ceil"}
 _CLOSING = {"(": ")]", "[": "])", r"\{": (r"\}",), "{": "}", r"\langle": (r"\rangle",), r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
+_STOPS = {"", *"*/&^_!)]}", r"\\", r"\}", r"\rangle", r"\rfloor", r"\rceil", *_SIGNS, *_MARKS, *(token for _, chain in _CHAINS for token in chain)}
 _KNOWN = {name: ("sym", name) for name in _NAMES} | {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
 _REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
 _ONE, _MINUS, _HALF = (("num", Fraction(n)) for n in (1, -1, "1/2"))
@@ -359,9 +358,7 @@ class _Parser:
     def starts(self):
         """Does the next token begin a factor?"""
         token = self.tokens[self.at]
-        if token[:1] == "\\":
-            return token in _CLOSING or re.match(r"\\([a-zA-Z]*)", token)[1] in _STARTS
-        return token[:1].isalnum() or token in ("(", "[", "{") or token[:1] == "." or (token == "|" and not self.bars)
+        return not (token in _STOPS or token.startswith(r"\end") or (token == "|" and self.bars))
 
     def power(self):
         """An atom with its subscripts, exponents, factorials, percent and degree signs."""
@@ -395,21 +392,21 @@ class _Parser:
 
     def atom(self):
         self.depth += 1
-        token = self.tokens[self.at]
         _want(self.depth <= MAX_DEPTH, f"nested more than {MAX_DEPTH} deep")
-        _want(token, "unfinished")
-        self.at += 1
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        token = self.tokens[self.at]
+        self.at += token != ""
+        if token in _CLOSING or token == "|":
+            node = self.bracket(token)
+        elif re.match(r"\.?\d", token):
             _want(len(token.lower().partition("e")[2]) <= 4, "exponent", OverflowError)
             node = ("num", Fraction(token))
-        elif token in _CLOSING or token == "|":
-            node = self.bracket(token)
-        elif re.match(r"\\[A-Za-z]", token) and not token.startswith(r"\text{"):
+        elif token.startswith(r"\text{"):
+            node = ("sym" if len(token) == 8 else "text", token[6:-1])
+        elif token[:1] == "\\":
             node = self.command(token[1:])
         else:
-            word = token[6:-1] if token[0] == "\\" else token
-            _want(token.isalpha() or token.startswith(r"\text{"), f"{token[:20]} not understood")
-            node = ("const" if token in "ei" else "sym" if len(word) == 1 else "text", word)
+            _want(token.isalpha(), f"{token[:20] or 'the end'} not understood")
+            node = ("const" if token in "ei" else "sym", token)
         self.depth -= 1
         return node
 
@@ -441,13 +438,13 @@ class _Parser:
             index = self.take("[") and (self.sum(), self.need("]"))[0]
             return ("pow", self.arg(), ("pow", index, _MINUS) if index else _HALF)
         if name in ("sum", "prod"):  # \sum_{k=1}^{n}
-            self.need("_") and self.need("{")
-            variable, _, low, _, _, high = self.atom()[1], self.need("="), self.sum()[1], self.need("}"), self.need("^"), self.arg()[1]
-            body = self.product()
-            _want(isinstance(low, Fraction) and isinstance(high, Fraction), "the bounds of a sum")
-            self.room -= max(0, high - low) * len(repr(body))
+            low, high, body = self.need("_") and self.arg(), self.need("^") and self.arg(), self.product()
+            _want(low[0] == "rel" and low[1][1][0] == high[0] == "num", "the bounds of a sum")
+            (_, variable), (_, first) = low[1][:2]
+            count = max(0, math.floor(high[1] - first) + 1)
+            self.room -= count * len(repr(body))
             _want(self.room >= 0, "the terms of a sum", OverflowError)
-            terms = [_substitute(body, variable, ("num", low + n)) for n in range(math.floor(high - low) + 1)]
+            terms = [_substitute(body, variable, ("num", first + n)) for n in range(count)]
             return ("add" if name == "sum" else "mul", ("num", Fraction(name == "prod")), *terms)
         if name in _COUNTING and self.tokens[self.at] == "(" and (items := self.atom())[0] == "seq":
             return ("fn", name, *items[1])
