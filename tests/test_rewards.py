@@ -717,9 +717,9 @@ def test_the_parser_agrees_with_values_computed_beside_the_text():
         work = rewards._Comparison()
         work.numeric(30)
         try:
-            found = work.value(rewards._parse(rewards._literals(rewards._normalise(text))[0]), {"x": ("num", point)})
+            found = work.value(rewards._Parser(rewards._literals(rewards._normalise(text))[0]).parse(), {"x": ("num", point)})
             wanted = value(mpmath.mpf(7) / 5)
-        except (ArithmeticError, rewards._Refused):
+        except (ArithmeticError, ValueError):
             continue
         compared += 1
         found = float(found) if isinstance(found, Fraction) else found
