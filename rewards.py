@@ -160,11 +160,6 @@ def _ascii(c):
     return str(digit) or (c if unicodedata.category(c) == "No" else wide)  # a circled 1 is not a digit
 
 
-def _key(text):
-    """Normalised text without spaces and text macros: equal keys are printed alike. A space between digits stays."""
-    return re.sub(r"(?<!\d) | (?!\d)", "", _TEXT.sub(r"\2", text))
-
-
 _FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log exp".split())
 _COUNTING = {"fact": math.factorial, "binom": math.comb, "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
@@ -191,7 +186,7 @@ _NUMBER = re.compile(  # the order matters: 0.1\overline{6}; 52_8; 1 4/5 and 1\f
     r"|(?<![\w.\\}])(?=[A-Z]*\d)([0-9A-Z]{1,99})(?:\.(\d{1,99}))? ?_ ?(?:\{ ?(\d\d?) ?\}|(\d\d?))"
     r"|(?<![\d.^_}A-Za-z])(\d{1,99}) ?(?:\\frac ?(?:\{ ?(\d{1,99}) ?\}|(\d)) ?(?:\{ ?(\d{1,99}) ?\}|(\d))|(?<= )(\d{1,99})/(\d{1,99})(?!\d))"
 )
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)(?![^(\[]*?(?:[)\]]|\\\}))")  # not inside brackets
 _CHOICE = re.compile(r"\(([A-J])\)(?:\\?[$%\d.,]+|\\frac\{\d+\}\{\d+\})")
 
 
@@ -248,12 +243,7 @@ def _number(match):
 
 def _readings(text, other):
     """A comma before three digits outside brackets groups thousands; where the other answer is clearly a list it may also separate."""
-
-    def group(match):
-        nested = [2 * (c[-1] in "([{") - 1 for c in re.findall(r"[()\[\]]|\\[{}]", text[: match.start()])]
-        return match[0] if sum(nested) else match[0].replace(",", "")
-
-    grouped = _GROUPED.sub(group, text)
+    grouped = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
     listed = grouped != text and ",0" not in text and not _GROUPED.search(other) and re.search(r", |;|=|\\(?:and|or|\{)", other)
     return [grouped, text] if listed else [grouped]
 
@@ -261,7 +251,7 @@ def _readings(text, other):
 # ----------------------------------------------------------------------------------------------------------------- parse
 # An expression is a nested tuple, its kind first:
 #   scalars     ("num", Fraction) ("sym", name) ("const", "pi" | "e" | "i") ("inf", 1 | -1) ("add", x, ...) ("mul", x, ...) ("pow", x, y)
-#               ("fn", name, x, ...); the symbols % ° ± and "log" get their values in _scalars
+#               ("fn", name, x, ...); the symbols % ° ± and "log" get their values in scalars()
 #   structures  ("list", items, separators) ("ratio", items, ...) ("rel", sides, operators) ("sets", sides, operators)
 #               ("set", items) ("seq", items, brackets) ("mat", items, columns) ("text", words)
 _LEXER = re.compile(
@@ -498,7 +488,6 @@ def _substitute(node, name, value):
     return value if found else tuple([_substitute(x, name, value) if isinstance(x, tuple) else x for x in node])
 
 
-
 def _point(names, k, bits):
     """The k-th point, the same in every run: rationals of so many bits and either sign, or for 0 bits whole numbers from -9 to 30."""
     env = {}
@@ -507,7 +496,6 @@ def _point(names, k, bits):
         sign = -1 if k >> n % 3 & 1 and name != "log" else 1  # both signs of every symbol: sqrt(x^2) is not x
         env[name] = ("num", Fraction(random % 2**bits + 1, 1009) * sign if bits else Fraction((k * (7 * n + 1) + n) % 40 - 9))
     return env
-
 
 
 def _name(node):
@@ -613,12 +601,10 @@ class _Comparison:
             return self.fit(Fraction(_COUNTING[name](*map(int, args))))
         if name == "abs":
             return abs(x)
-        if name in ("floor", "ceil") and not isinstance(x, Fraction):
-            clear = mp.im(x) == 0 and abs(x - mp.nint(mp.re(x))) > mp.mpf(10) ** (15 - mp.dps)
-            _want(clear, "on a step, or too near to tell", ZeroDivisionError)
-            return Fraction(int(getattr(mp, name)(x)))
         if name in ("floor", "ceil"):
-            return Fraction(getattr(math, name)(x))
+            clear = isinstance(x, Fraction) or (mp.im(x) == 0 and abs(x - mp.nint(mp.re(x))) > mp.mpf(10) ** (15 - mp.dps))
+            _want(clear, "on a step, or too near to tell", ZeroDivisionError)
+            return Fraction(int(getattr(math if isinstance(x, Fraction) else mp, name)(x)))
         x = self.real(x)
         _want(name == "ln" or abs(x) <= MAX_ANGLE, name, OverflowError)
         result = getattr(mp, name.replace("arc", "a"))(x)
@@ -780,21 +766,18 @@ class _Comparison:
         return not left
 
     def same_points(self, a, b):
-        """Unions, intersections and differences of intervals and finite sets of reals, as sets of cells of the line.
-
-        The k distinct end points cut it into 2k + 1 cells: an open gap, a point, a gap, ... A set is the cells it holds.
-        """
+        """Sets of reals as sets of cells of the line: its k end points cut it into 2k + 1 cells, an open gap, a point, a gap, ..."""
         def ends(node):
             return set().union(*map(ends, node[1])) if node[0] == "sets" else set(node[1]) - {("inf", 1), ("inf", -1)}
 
         def cells(node):
+            if node[0] == "sets":
+                found, *others = map(cells, node[1])
+                for operator, other in zip(node[2], others, strict=True):
+                    found = operator(found, other)
+                return found
             if node[0] == "set":
                 return {rank[x] for x in node[1]}
-            if node[0] == "sets":
-                first, *others = map(cells, node[1])
-                for other, operator in zip(others, node[2], strict=True):
-                    first = operator(first, other)
-                return first
             (low, high), (opening, closing) = (rank[x] for x in node[1]), node[2]
             _want(low <= high and (low > -1 or opening == "(") and (high < rank["inf", 1] or closing == ")"), "not an interval")
             return set(range(low + (opening == "("), high + (closing == "]")))
@@ -814,7 +797,7 @@ class _Comparison:
 # --------------------------------------------------------------------------------------------------------------- verdict
 def _printed_alike(a, g):
     """How two normalised texts are shown to be equal as they are printed, or ""."""
-    keys = [_key(a), _key(g)]
+    keys = [re.sub(r"(?<!\d) | (?!\d)", "", _TEXT.sub(r"\2", text)) for text in (a, g)]  # a space between digits stays
     _want(all(re.search(r"\w|\\\{", key) for key in keys), "nothing is shown")
     # in an answer in words, capitals and abbreviating full stops do not matter
     wordy = [not re.search(r"[A-Za-z\\]", _TEXT.sub("", t)) or re.fullmatch(r"[A-Za-z ]*[A-Za-z]{4}[A-Za-z ]*", t) for t in (a, g)]
@@ -893,16 +876,16 @@ def main(arguments=None):
     parser.add_argument("--response", help="the whole response to grade, explained step by step")
     parser.add_argument("--data", metavar="FILE", help='JSONL file of {"gold", "response", "expected", "kind"}')
     options = parser.parse_args(arguments)
-    if (options.data is None) == (options.gold is None) or (options.gold is None) != (options.response is None):
+    if [options.data is None, options.gold is None, options.response is None] not in ([True, False, False], [False, True, True]):
         parser.error("wanted --gold and --response, or --data")
     try:
         if options.data is not None:
             _grade(options.data)
-        else:
-            answer, step = _extract(options.response)
-            how, notes = _compare(answer, options.gold) if answer is not None else ("", [])
-            print(f"extracted   {answer}   ({step})", *notes, f"compared    {how or 'not shown to be equal'}", sep="\n")
-            print(f"verdict     {float(bool(how))}")
+            return 0
+        answer, step = _extract(options.response)
+        how, notes = _compare(answer, options.gold) if answer is not None else ("", [])
+        print(f"extracted   {answer}   ({step})", *notes, f"compared    {how or 'not shown to be equal'}", sep="\n")
+        print(f"verdict     {float(bool(how))}")
     except (OSError, ValueError) as error:
         print(f"rewards.py: {error}", file=sys.stderr)
         return 2
