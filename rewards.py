@@ -30,6 +30,7 @@ import json
 import math
 import re
 import sys
+import threading
 import time
 import unicodedata
 from contextlib import suppress
@@ -515,21 +516,25 @@ def _is_set(node):
 
 
 # -------------------------------------------------------------------------------------------------------------- evaluate
+_local = threading.local()  # mpmath's global context is shared by all threads, and making one takes a millisecond: each thread keeps its own
+
+
 class _Comparison:
     """One comparison: the work it may still spend, and the numeric context it is in (mp; None in the exact stage)."""
 
     def __init__(self):
-        self.fuel, self.mp, self.context, self.how = MAX_FUEL, None, None, "same form"
+        self.fuel, self.mp, self.how = MAX_FUEL, None, "same form"
 
     def spend(self, cost):
         self.fuel -= cost
         _want(self.fuel >= 0, "too much work")
 
     def numeric(self, digits):
-        """Start a numeric pass. mpmath's global context is shared by all threads, so each comparison makes its own."""
+        """Start a numeric pass."""
         _want(digits <= MAX_DIGITS, "precision", OverflowError)
-        self.mp = self.context = self.context or mpmath.MPContext()
-        self.height, self.mp.dps = 0.0, int(digits)
+        if not hasattr(_local, "mp"):
+            _local.mp = mpmath.MPContext()
+        self.mp, self.height, _local.mp.dps = _local.mp, 0.0, int(digits)
 
     def real(self, x):
         """x as a number of the context; the digits of rationals count as height."""
