@@ -392,6 +392,10 @@ def main(argv=None):
             raise ValueError("--data wants --model: random weights have no tokenizer")
         device, dtype = transformer.choose_device(args.device, args.dtype)
         path = args.model or folder.name
+        if args.data:  # before the weights: whatever is wrong here is found at once
+            transformer.read_config(path)
+            tokenizer, problems = Tokenizer.from_pretrained(path), data.load_problems([args.data])[:8]
+            template = data.choose_template(None, tokenizer, problems)
         if args.model:
             model = transformer.load_model(path, device)
             model.compute_dtype = dtype
@@ -401,8 +405,6 @@ def main(argv=None):
         V = model.config.V
         prompts, stop_ids = [torch.randint(V // 64, V, (n,)).tolist() for n in LENGTHS], set(range(V // 64))  # stops after 64 tokens or so
         if args.data:
-            tokenizer, problems = Tokenizer.from_pretrained(path), data.load_problems([args.data])[:8]
-            template = data.choose_template(None, tokenizer, problems)
             prompts, stop_ids = [data.prompt_ids(p, tokenizer, template, 2048) for p in problems], set(tokenizer.eos_ids)
     except (ValueError, OSError) as e:
         die("bench.py", e)

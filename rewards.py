@@ -25,7 +25,6 @@ out. The caps below hold before anything is computed, and each step spends fuel 
 1.0
 """
 
-import argparse
 import json
 import math
 import re
@@ -39,6 +38,8 @@ from hashlib import blake2b
 from itertools import islice
 
 import mpmath  # here, not at first use: loading takes about 100 ms, twice what a single verdict may
+
+from data import Parser, die
 
 # ------------------------------------------------------------------------------------------------------------------ caps
 MAX_CHARS = 1200  # of an answer that is parsed (the longest gold answer in MATH and OlympiadBench has 198); longer: equal if identical
@@ -876,7 +877,7 @@ def _grade(path):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Grade one response, or a file of graded pairs.")
+    parser = Parser(prog="rewards.py", description="Grade one response, or a file of graded pairs.")
     parser.add_argument("--gold", help="the right answer")
     parser.add_argument("--response", help="the whole response to grade, explained step by step")
     parser.add_argument("--data", metavar="FILE", help='JSONL file of {"gold", "response", "expected", "kind"}')
@@ -891,9 +892,10 @@ def main(arguments=None):
         how, notes = _compare(answer, options.gold) if answer is not None else ("", [])
         print(f"extracted   {answer}   ({step})", *notes, f"compared    {how or 'not shown to be equal'}", sep="\n")
         print(f"verdict     {float(bool(how))}")
-    except (OSError, ValueError) as error:
-        print(f"rewards.py: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        die("rewards.py", f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        die("rewards.py", error)
     return 0
 
 
