@@ -12,7 +12,6 @@ The +- printed is one standard error over problems.
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -104,7 +103,6 @@ def main(argv=None):
     start = time.time()
     table = evaluate(model, tokenizer, problems, prompts, samples=args.samples, temperature=args.temperature, top_p=args.top_p,
                      max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=several.watch("eval"))
-    several.part()
     if several.rank():
         return 0
     print(format_table(table, args.samples))
@@ -115,4 +113,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    several.leave(main())

@@ -355,20 +355,24 @@ def write_whole(path, text):
     """All of the text or, if we are cut off, what was there before."""
     new = path.with_name(path.name + ".new")
     with writing(path):
-        new.write_text(text, encoding="utf-8")
-        sync(new)
-        new.replace(path)
+        try:
+            new.write_text(text, encoding="utf-8")
+            sync(new)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def keep_lines_up_to(path, step):
     """Drop the lines of steps after `step`, which a resumed run writes again, and a last line that was cut off -> the rows that stay."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    before, rows = path.read_text(encoding="utf-8", errors="replace") if path.exists() else "", []
+    for line in before.splitlines():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     rows = [row for row in rows if row["step"] <= step]
-    if path.exists():
-        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    after = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if after != before:
+        write_whole(path, after)
     return rows
 
 
@@ -743,11 +747,10 @@ def main(argv=None):
         start = f"{first:.1%} -> " if first is not None else ""
         minutes = (time.monotonic() - started) / 60
         say(f"accuracy on held-out problems: {start}{last:.1%} in {minutes:.1f} minutes; {out}/checkpoint loads in transformers")
-    several.part()
     return 0
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, several.on_signal)
-    sys.exit(main())
+    several.leave(main())
