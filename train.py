@@ -366,7 +366,7 @@ def write_whole(path, text):
 def keep_lines_up_to(path, step):
     """Drop the lines of steps after `step`, which a resumed run writes again, and a last line that was cut off -> the rows that stay."""
     before, rows = path.read_text(encoding="utf-8", errors="replace") if path.exists() else "", []
-    for line in before.splitlines():
+    for line in before.split("\n"):  # not splitlines: JSON text may hold U+2028 as it is
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     rows = [row for row in rows if row["step"] <= step]

@@ -125,7 +125,7 @@ def differences(a, b, tolerance=0.0):
         x, y = load_file(a / "checkpoint" / name), load_file(b / "checkpoint" / name)
         found += [f"{name}: {key}" for key in x if key not in y or not torch.allclose(x[key], y[key], rtol=0, atol=tolerance)]
     for name in ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl"):
-        x, y = ([json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()] for run in (a, b))
+        x, y = ([json.loads(line) for line in (run / name).read_text(encoding="utf-8").split("\n")[:-1]] for run in (a, b))
         if len(x) != len(y):
             found.append(f"{name}: {len(x)} lines and {len(y)}")
         for row, other in zip(x, y, strict=False):

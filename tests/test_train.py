@@ -136,9 +136,9 @@ def test_a_run_that_died_while_saving_goes_on_from_the_checkpoint_before(tmp_pat
 def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path):
     """Steps that stand twice in metrics.jsonl."""
     file = tmp_path / "m.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
-    train.keep_lines_up_to(file, 2)
-    assert [m["step"] for m in lines(file)] == [1, 2]
+    file.write_text('{"step": 1, "x": "\u2028"}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")  # and one that was cut off
+    assert [row["step"] for row in train.keep_lines_up_to(file, 2)] == [1, 2]
+    assert file.read_text(encoding="utf-8") == '{"step": 1, "x": "\u2028"}\n{"step": 2}\n'
 
 
 def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
