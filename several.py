@@ -89,7 +89,7 @@ def most(number):
     """The largest of the processes' whole numbers."""
     if world() == 1:
         return number
-    largest = torch.tensor(number)
+    largest = torch.tensor(int(number))
     distributed.all_reduce(largest, distributed.ReduceOp.MAX)
     return int(largest)
 

@@ -345,10 +345,8 @@ def append_jsonl(path, row):
 def sync(path):
     """Wait until a file, or a folder's list of names, is on the disk."""
     number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    os.fsync(number)
+    os.close(number)
 
 
 def write_whole(path, text):
@@ -652,7 +650,7 @@ def set_up(args):
     if template == "plain" and any(not isinstance(p["ask"], str) for p in problems):
         warn("the problems are chat messages, but this tokenizer has no chat template: their texts are joined as they are")
     out, writes = Path(args.out), several.rank() == 0
-    if writes:  # the others wait in `join`
+    if writes:  # the others wait in `join`, and find everything in order then
         check_run_folder(args, digest)
         out.mkdir(parents=True, exist_ok=True)
         with writing(out):
@@ -681,6 +679,10 @@ def set_up(args):
     if saved:
         load_optimizer(saved, model, optimizer)
         step = json.loads((saved / "trainer.json").read_text(encoding="utf-8"))["step"]
+    elif args.resume:
+        say(f"--resume: {out} holds no checkpoint yet, so from the start")
+    if several.most(step) != step:
+        raise ValueError(f"--resume: process {several.rank()} finds step {step} in {out}, others a later one; wanted a folder that all hosts share")
     if writes:
         history, evaluated, _ = (keep_lines_up_to(out / name, step if saved else -1) for name in LOGS)
         versions = {"python": platform.python_version(), "torch": torch.__version__, "device": str(device), "processes": several.world()}
