@@ -45,7 +45,7 @@ def local_device(device):
         return device
     if device not in ("auto", "cuda"):
         raise ValueError(f"--device {device} with {world()} processes; wanted auto, cuda or cpu: each process takes the GPU of its number")
-    return f"cuda:{os.environ['LOCAL_RANK']}"
+    return f"cuda:{os.environ.get('LOCAL_RANK', rank())}"
 
 
 def join(device):

@@ -571,8 +571,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     batch |= {"rewards_clean": [clean[i] for i in rows], "problems": [problems[g] for g in mine], "share": worth_sharing(rollouts)}
     t_rollout = time.monotonic()
 
-    out_of_memory = memory("scoring", "lower --tokens-per-microbatch")
-    with out_of_memory, several.leave_together():
+    with memory("scoring", "lower --tokens-per-microbatch"), several.leave_together():
         batch |= score_batch(policy, reference, batch, args, watch(f"step {step}: scoring"))
     batch |= assign_credit(batch, args)
     del policy
