@@ -13,6 +13,7 @@ Both command lines, train.py and eval.py, report what a user got wrong through `
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -157,7 +158,12 @@ def problem_order(n, seed, start, count) -> list[int]:
 
 
 def die(program, message):
-    """One line on stderr, exit code 2: something the user can put right."""
+    """One line on stderr, exit code 2: something the user can put right.
+
+    Of several processes the first speaks for all; the others speak up if it has nothing to say, and so has not ended them all by now.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(5)
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.filename}: {message.strerror}"
     print(f"{program}: {' '.join(str(message).split())}", file=sys.stderr)

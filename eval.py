@@ -3,6 +3,7 @@
     python eval.py --model DIR --data math500.jsonl [more.jsonl ...]                     # temperature 1, top-p 0.7, one sample a problem
     python eval.py --model DIR --data aime24.jsonl --samples 32 --out aime.json          # avg@32
     python eval.py --model DIR --data gsm8k_test.jsonl --temperature 0                   # greedy
+    torchrun --nproc-per-node 8 eval.py --model DIR --data math500.jsonl                 # the same on 8 GPUs, each with the whole model
 
 avg@k is the share of right answers among k samples, averaged over the problems: an unbiased estimate of the accuracy of one sample. The
 authors report avg@1 on MATH-500 and OlympiadBench and avg@32 on AIME, with temperature 1 and top-p 0.7 (paper, section 5).
@@ -11,7 +12,6 @@ The +- printed is one standard error over problems.
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -20,9 +20,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads t
 
 import data
 import model as transformer
-from data import die, progress, ranged
+import several
+from data import die, ranged
 from rewards import extract_answer, score
-from rollout import generate
 from tokenizer import Tokenizer
 
 
@@ -30,10 +30,12 @@ def evaluate(model, tokenizer, problems, prompts, *, samples=1, temperature=1.0,
     """Sample and grade -> one dict a file, {"file", "n", "accuracy", "stderr", "response_tokens", "truncated", "problems"}, in order.
 
     problems as from data.load_problems, prompts their token ids. "problems" holds, for each, its id, answer, and the samples' responses,
-    extracted answers, scores and lengths.
+    extracted answers, scores and lengths. Several processes share the sampling; process 0 grades, the others get None.
     """
-    rollouts = generate(model, prompts, samples_per_prompt=samples, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-                        stop_ids=tokenizer.eos_ids, seed=f"eval {seed}", slots=slots, on_progress=on_progress)
+    rollouts = several.sample(model, prompts, samples_per_prompt=samples, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+                              stop_ids=tokenizer.eos_ids, seed=f"eval {seed}", slots=slots, on_progress=on_progress)
+    if several.rank():
+        return None
     files = {}
     for i, problem in enumerate(problems):
         mine = rollouts[i * samples : (i + 1) * samples]
@@ -92,14 +94,17 @@ def main(argv=None):
         transformer.read_config(args.model)
         tokenizer = Tokenizer.from_pretrained(args.model)
         template = data.choose_template(args.prompt_template, tokenizer, problems)
-        device, dtype = transformer.choose_device(args.device, args.dtype)
+        device, dtype = transformer.choose_device(several.local_device(args.device), args.dtype)
         prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in problems]
+        several.join(device)
         model = transformer.load_model(args.model, device=device, dtype=dtype)
     except (ValueError, OSError) as e:
         die("eval.py", e)
     start = time.time()
     table = evaluate(model, tokenizer, problems, prompts, samples=args.samples, temperature=args.temperature, top_p=args.top_p,
-                     max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=progress("eval"))
+                     max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=several.watch("eval"))
+    if several.rank():
+        return 0
     print(format_table(table, args.samples))
     if args.out:
         result = {"settings": vars(args), "seconds": round(time.time() - start, 1), "table": table}
@@ -108,4 +113,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    several.leave(main())

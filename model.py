@@ -535,11 +535,25 @@ def _weight_files(path) -> list[Path]:
     raise ValueError(f"{path}: no model.safetensors or model.safetensors.index.json ({found})")
 
 
-def save_model(model, path):
-    """Write a folder that transformers' from_pretrained loads: weights in the parameters' dtype, config.json, and the tokenizer's files."""
+def whole(tensor):
+    """A tensor of which several processes hold parts (DTensor), gathered: all must ask for the same one at the same time. Others as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def save_model(model, path, write=True):
+    """Write a folder that transformers' from_pretrained loads: weights in the parameters' dtype, config.json, and the tokenizer's files.
+
+    write=False: only help the process that writes to gather the parameters.
+    """
+    state = {}
+    for name, p in model.named_parameters():
+        tensor = whole(p.detach())
+        if write:
+            state[name] = tensor.cpu().contiguous()
+    if not write:
+        return
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    state = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
     raw = {k: v for k, v in model.config.raw.items() if k not in ("dtype", "torch_dtype")}
     # Older transformers read torch_dtype, newer ones dtype; each ignores the other.
@@ -557,7 +571,7 @@ def frozen_copy(model, device=None) -> Transformer:
     """
     with torch.device("meta"):
         copy = Transformer(model.config, model.compute_dtype)
-    state = {name: p.detach().to(device=device or p.device, dtype=model.compute_dtype, copy=True) for name, p in model.named_parameters()}
+    state = {name: whole(p.detach().to(device=device or p.device, dtype=model.compute_dtype, copy=True)) for name, p in model.named_parameters()}
     copy.load_state_dict(state, strict=True, assign=True)
     copy.folder = model.folder
     return copy.requires_grad_(False)

@@ -892,9 +892,7 @@ def main(arguments=None):
         how, notes = _compare(answer, options.gold) if answer is not None else ("", [])
         print(f"extracted   {answer}   ({step})", *notes, f"compared    {how or 'not shown to be equal'}", sep="\n")
         print(f"verdict     {float(bool(how))}")
-    except OSError as error:
-        die("rewards.py", f"{error.filename}: {error.strerror}")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         die("rewards.py", error)
     return 0
 

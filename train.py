@@ -1,8 +1,9 @@
-"""Train a language model on problems with checkable answers, by VIMPO or GRPO. One process, one loop, top to bottom.
+"""Train a language model on problems with checkable answers, by VIMPO or GRPO. One loop, top to bottom.
 
     python train.py                                                                  # the demo: minutes on a laptop
     python train.py --model DIR --data math.jsonl --out runs/one                     # DIR: a Hugging Face checkpoint folder
     python train.py --model DIR --data math.jsonl --out runs/one --resume            # go on where it was cut off
+    torchrun --nproc-per-node 8 train.py --model DIR --data math.jsonl --out ...     # the same run on 8 GPUs                several.py
 
 A step:
 
@@ -19,16 +20,23 @@ What to watch, in RUN/metrics.jsonl, one line a step: `reward` up; `kl` (nats a 
 |trainer - sampler log-prob|) small and level; `truncated` and `uniform_groups` (shares of responses cut off, and of groups with one reward)
 below 1; `actor_share`, the actor's pull on a token relative to the value loss's, c_A / (beta mean|residual| T), near the authors' 0.025.
 Short answers need a smaller --actor-coef: at 20 tokens the default 5e-3 gives a share above 1, which destroys a small policy.
+
+A run may die at any moment. Everything that a step depends on follows from the weights, the optimizer's moments, --seed and the number of the
+step, so RUN/checkpoint holds just those; it is written whole under another name, with a checksum of every file, and then renamed. --resume
+drops the lines of later steps from RUN/*.jsonl and takes those steps again, to the same bits.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,23 +44,27 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads t
 # do by default, made a step of the demo five times as slow on two cores beside one other busy program.
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 import data
 import model as transformer
+import several
 import vimpo
-from data import die, progress, ranged
+from data import die, ranged
 from eval import evaluate
 from rewards import score
-from rollout import generate
+from rollout import Rollout
+from several import say, watch
 from tokenizer import Tokenizer
 
 HERE = Path(__file__).resolve().parent
 DEMO = {"model": str(HERE / "demo/model"), "data": [str(HERE / "demo/train.jsonl")], "eval_data": [str(HERE / "demo/test.jsonl")],
         "steps": 60, "prompts_per_step": 64, "samples_per_prompt": 8, "max_new_tokens": 48, "lr": 5e-4, "warmup": 5, "weight_decay": 0.0,
         "actor_coef": 1e-4, "eval_every": 20, "eval_top_p": 1.0}
-RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "slots", "tokens_per_microbatch", "recompute_activations", "resume",
-             "out", "device"}  # settings that may change when a run goes on
+RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "tokens_per_microbatch", "recompute_activations",
+             "out", "device", "demo"}  # settings that may change when a run goes on: they don't change what a step computes
+LOGS = ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl")
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -66,12 +78,14 @@ def parse_args(argv):
     g.add_argument("--model", metavar="DIR", help="checkpoint folder to start from; also the reference")
     g.add_argument("--data", nargs="+", metavar="FILE", help="JSONL files of problems")
     g.add_argument("--out", metavar="RUN", help="folder for metrics, rollouts and checkpoint")
-    g.add_argument("--resume", action="store_true", help="go on from RUN/checkpoint")
+    g.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     g.add_argument("--eval-data", nargs="+", default=[], metavar="FILE", help="JSONL files to evaluate on, before, during and after")
     g.add_argument("--eval-every", type=ranged(int, 0), default=50, metavar="N", help="steps; 0: first and last only (default %(default)s)")
     g.add_argument("--eval-temperature", type=ranged(float, 0), default=1.0, help="0 is greedy (default %(default)s)")
     g.add_argument("--eval-top-p", type=ranged(float, above=0, most=1), default=0.7, help="(default %(default)s)")
     g.add_argument("--save-every", type=ranged(int, 0), default=50, metavar="N", help="steps; 0: at the end only (default %(default)s)")
+    g.add_argument("--keep", type=ranged(int, 1), default=2, metavar="N", help="checkpoints: RUN/checkpoint, older ones in RUN/checkpoint-STEP "
+                   "(default %(default)s)")
     g = parser.add_argument_group("how much")
     length = g.add_mutually_exclusive_group()
     length.add_argument("--steps", type=ranged(int, 1), metavar="N", help="steps (instead of --epochs)")
@@ -122,14 +136,14 @@ def parse_args(argv):
             parser.error(f"--{flag} is missing; wanted --model, --data and --out together, or neither model nor data for the demo")
     if args.samples_per_prompt < 2:
         parser.error(f"--samples-per-prompt is 1; wanted 2 or more: {args.algo} compares the samples of a prompt, and one has no baseline")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        parser.error(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}; wanted one process: training in several is not built yet")
+    if args.prompts_per_step < several.world():
+        parser.error(f"--prompts-per-step is {args.prompts_per_step} with {several.world()} processes; wanted one prompt each or more")
     args.demo = demo
     return args
 
 
-def check_run_folder(args):
-    """Refuse to overwrite a run, to resume where there is none, and to resume with settings that make it another run."""
+def check_run_folder(args, digest):
+    """Refuse to overwrite a run, to resume where there is none, and to resume with settings or problems that make it another run."""
     out = Path(args.out)
     config = out / "config.json"
     if out.exists() and not out.is_dir():
@@ -138,12 +152,20 @@ def check_run_folder(args):
         if config.exists() or (out / "metrics.jsonl").exists():
             raise ValueError(f"--out {out}: holds another run; wanted a new folder, or --resume to go on with that one")
         return
-    if not config.is_file() or not last_checkpoint(out):
-        raise ValueError(f"--resume: {out} holds no run with a checkpoint; leave --resume out to start one")
-    before = json.loads(config.read_text(encoding="utf-8"))["settings"]
-    for key, value in vars(args).items():
-        if key not in RESUMABLE and key in before and before[key] != value:
-            raise ValueError(f"--resume: --{key.replace('_', '-')} was {before[key]} in {config} and is {value} now; wanted the same settings")
+    if not config.is_file():
+        raise ValueError(f"--resume: {out} holds no run; leave --resume out to start one")
+    try:
+        config_before = json.loads(config.read_text(encoding="utf-8"))
+        before, same_problems = config_before["settings"], config_before["problems"] == digest
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"--resume: {config} is damaged; wanted the settings that this run began with") from None
+    changed = {key: f"--{key.replace('_', '-')} was {before[key]} and is {value} now" for key, value in vars(args).items()
+               if key != "resume" and key in before and before[key] != value}
+    refused = [text for key, text in changed.items() if key not in RESUMABLE] + ([] if same_problems else ["--data holds other problems now"])
+    if refused:
+        raise ValueError(f"--resume: {'; '.join(refused)}; wanted the settings of {config}")
+    if changed:
+        say(f"--resume: {'; '.join(changed.values())}; the run stays the same")
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -151,8 +173,12 @@ def check_run_folder(args):
 
 
 def verify(tokenizer, rollouts, problems, samples):
-    """The reward of each response: 1.0 or 0.0, as a list [B]; problems [P], rollouts [P * samples]."""
-    return [score(tokenizer.decode(r.response_ids, skip_special=True), problems[i // samples]["answer"]) for i, r in enumerate(rollouts)]
+    """The reward of each response: 1.0 or 0.0, as a list [B]; problems [P], rollouts [P * samples]. Of W processes each grades every W-th."""
+    answers = [problems[i // samples]["answer"] for i in range(len(rollouts))]
+    mine = [score(tokenizer.decode(rollouts[i].response_ids, skip_special=True), answers[i])
+            for i in range(several.rank(), len(rollouts), several.world())]
+    graded = several.gather(mine)
+    return [graded[i % several.world()][i // several.world()] for i in range(len(rollouts))]
 
 
 def flip_groups(rewards, samples, share, seed, step):
@@ -219,12 +245,13 @@ def response_hidden(model, rollouts, share):
     past, lead = None, [r.prompt_ids for r in rollouts]
     if share:
         past, lead = transformer.SharedPrompts(model.device), [r.prompt_ids[-1:] for r in rollouts]
-        if max(map(len, prompts)) > 1:
-            model.hidden(pad([p[:-1] for p in prompts]), past)
+        prompt_hidden = model.hidden(pad([p[:-1] or p for p in prompts]), past)  # or p: unseen, but all processes make the same calls
         index = {p: i for i, p in enumerate(prompts)}
         past.share(torch.tensor([len(p) - 1 for p in prompts], device=model.device),
                    torch.tensor([index[tuple(r.prompt_ids)] for r in rollouts], device=model.device))
     hidden = model.hidden(pad([[*first, *r.response_ids[:-1]] for first, r in zip(lead, rollouts, strict=True)]), past)  # [b, L, D]
+    if share and hidden.requires_grad and several.world() > 1:
+        hidden = hidden + 0 * prompt_hidden.sum()  # FSDP gathers a layer for its backward pass when a gradient reaches its output: so let it
     at = torch.arange(hidden.size(1))[None]
     begin = torch.tensor([len(first) - 1 for first in lead])[:, None]
     end = begin + torch.tensor([len(r.response_ids) for r in rollouts])[:, None]
@@ -264,13 +291,19 @@ def accumulate_gradients(model, batch, args, show):
 
     Each micro-batch's means are rescaled by its share of the responses (L_V) and of the tokens (L_A), so the parts add up to the whole.
     In GRPO a response of a group with one reward has advantage 0 and so no gradient: it is left out, but counted. In VIMPO its target is 0,
-    but its gradient is not once the policy has moved: it stays.
+    but its gradient is not once the policy has moved: it stays. With several processes batch is this one's share, B and N count all.
     """
-    B, N = len(batch["rollouts"]), int(batch["mask"].sum())
-    used = list(range(B)) if args.algo == "vimpo" else batch["advantages"].any(1).nonzero()[:, 0].tolist() or [0]  # one: zeros, not None, in .grad
-    value_total, actor_total, done = 0.0, 0.0, B - len(used)
-    for rows in microbatches([batch["rollouts"][i] for i in used], args.tokens_per_microbatch, batch["share"]):
-        rows = [used[row] for row in rows]
+    mine = len(batch["rollouts"])
+    B, N = several.total(mine, int(batch["mask"].sum()))
+    used = list(range(mine)) if args.algo == "vimpo" else batch["advantages"].any(1).nonzero()[:, 0].tolist() or [0]  # one: zeros, not None, in .grad
+    value_total, actor_total, done = 0.0, 0.0, mine - len(used)
+    parts = microbatches([batch["rollouts"][i] for i in used], args.tokens_per_microbatch, batch["share"])
+    for k in range(several.most(len(parts))):
+        if k >= len(parts):  # others have more: forward and backward are collective calls, so go through them with a token that weighs nothing
+            hidden, targets = response_hidden(model, [Rollout([0], [0], [0.0], True)], batch["share"])
+            (0 * vimpo.token_logps(hidden, model.head_weight, targets)).sum().backward()
+            continue
+        rows = [used[row] for row in parts[k]]
         hidden, targets = response_hidden(model, [batch["rollouts"][i] for i in rows], batch["share"])
         mask, old_logps = batch["mask"][rows], batch["logps"][rows]  # [b, T]
         flat = vimpo.token_logps(hidden, model.head_weight, targets, args.temperature)  # [n]
@@ -286,62 +319,177 @@ def accumulate_gradients(model, batch, args, show):
         loss.backward()
         actor_total += actor.detach()
         done += len(rows)
-        show(done, B)
-    return float(torch.as_tensor(value_total)), float(actor_total)
+        show(done, mine)
+    return several.total(float(torch.as_tensor(value_total)), float(actor_total))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
 # The run folder
 
 
+@contextlib.contextmanager
+def writing(path):
+    """Whatever goes wrong in here is an OSError that names the file: not all libraries do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        raise OSError(f"{path}: can't be written ({getattr(e, 'strerror', None) or e})") from None
+
+
 def append_jsonl(path, row):
-    with open(path, "a", encoding="utf-8") as f:
+    row = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}  # NaN is no JSON
+    with writing(path), open(path, "a", encoding="utf-8") as f:
         f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def sync(path):
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    os.fsync(number)
+    os.close(number)
+
+
+def write_whole(path, text):
+    """All of the text or, if we are cut off, what was there before."""
+    new = path.with_name(path.name + ".new")
+    with writing(path):
+        try:
+            new.write_text(text, encoding="utf-8")
+            sync(new)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
 def keep_lines_up_to(path, step):
-    """Drop the lines of steps after `step`: they were written after the checkpoint that a resumed run goes on from."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    """Drop the lines of steps after `step`, which a resumed run writes again, and a last line that was cut off -> the rows that stay."""
+    before, rows = path.read_text(encoding="utf-8", errors="replace") if path.exists() else "", []
+    for line in before.split("\n"):  # not splitlines: JSON text may hold U+2028 as it is
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    rows = [row for row in rows if row["step"] <= step]
+    after = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if after != before:
+        write_whole(path, after)
+    return rows
 
 
-def last_checkpoint(out):
-    """RUN/checkpoint, or the one before it if the run died between the two renames of save_checkpoint; None if there is neither."""
-    return next((out / name for name in ("checkpoint", "checkpoint.previous") if (out / name / "trainer.json").is_file()), None)
+def checkpoints(out):
+    """Those in a run folder, newest first: RUN/checkpoint, then RUN/checkpoint-STEP by step."""
+    older = [f for f in out.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
+    return [f for f in [out / "checkpoint"] if f.is_dir()] + sorted(older, key=lambda f: -int(f.name.removeprefix("checkpoint-")))
 
 
-def save_checkpoint(out, model, optimizer, step):
-    """Write RUN/checkpoint whole under another name first, then rename: a crash at any moment leaves one good checkpoint."""
-    new, old, final = out / "checkpoint.new", out / "checkpoint.previous", out / "checkpoint"
-    shutil.rmtree(new, ignore_errors=True)
-    transformer.save_model(model, new)
-    state = {f"{key}.{name}": optimizer.state[p][key] for name, p in model.named_parameters() for key in ("exp_avg", "exp_avg_sq", "step")
-             if p in optimizer.state}
-    save_file(state, new / "optimizer.safetensors")
-    (new / "trainer.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+def trainer_json(state):
+    """trainer.json: {"step", "files": {name: [bytes, sha256]}} and, since it must vouch for itself as well, the sha256 of that."""
+    return json.dumps(state | {"self": hashlib.sha256(json.dumps(state).encode()).hexdigest()}, indent=1) + "\n"
+
+
+def file_digest(file):
+    with open(file, "rb") as f:
+        return [file.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]
+
+
+def read_checkpoint(folder):
+    """trainer.json of a checkpoint all of whose files are as they were written. ValueError names the first that is not."""
+    try:
+        text = (folder / "trainer.json").read_text(encoding="utf-8")
+        state = json.loads(text)
+        if trainer_json({key: state[key] for key in ("step", "files")}) != text:
+            raise ValueError
+    except FileNotFoundError:
+        raise ValueError(f"{folder / 'trainer.json'} is missing") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / 'trainer.json'} is damaged: not what was written") from None
+    for name, (size, digest) in state["files"].items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing")
+        found = file_digest(folder / name)
+        if found != [size, digest]:
+            what = f"{found[0]} bytes long, not {size}" if found[0] != size else "its checksum is not that of what was written"
+            raise ValueError(f"{folder / name} is damaged: {what}")
+    return state
+
+
+def newest_checkpoint(out):
+    """The newest checkpoint of a run folder, None if there is none; ValueError where it is damaged says what to do."""
+    found, damage = checkpoints(out), None
+    for i, folder in enumerate(found):
+        try:
+            step = read_checkpoint(folder)["step"]
+        except ValueError as e:
+            damage = damage or e
+            continue
+        if damage:
+            worse = ", ".join(map(str, found[:i]))
+            raise ValueError(f"--resume: {damage}; {folder} (step {step}) is whole: remove {worse}, and --resume goes on from it")
+        return folder
+    if damage:
+        raise ValueError(f"--resume: {damage}; no older checkpoint in {out} is whole: start again with another --out")
+    return None
+
+
+def save_checkpoint(out, model, optimizer, step, keep):
+    """Write RUN/checkpoint whole under another name first, then rename: a crash at any moment leaves one good checkpoint.
+
+    All processes call this; process 0 writes what the others help to gather, one parameter at a time.
+    """
+    new, final, write = out / "checkpoint.new", out / "checkpoint", several.rank() == 0
+    try:
+        if write:
+            shutil.rmtree(new, ignore_errors=True)
+        with writing(new / "model.safetensors"):
+            transformer.save_model(model, new, write)
+        state = {}
+        for name, p in model.named_parameters():
+            for key in ("exp_avg", "exp_avg_sq", "step") if p in optimizer.state else ():
+                tensor = transformer.whole(optimizer.state[p][key])
+                if write:
+                    state[f"{key}.{name}"] = tensor.cpu()
+        if not write:
+            return
+        with writing(new / "optimizer.safetensors"):
+            save_file(state, new / "optimizer.safetensors")
+        with writing(new / "trainer.json"):
+            files = {f.name: file_digest(f) for f in sorted(new.iterdir())}
+            (new / "trainer.json").write_text(trainer_json({"step": step, "files": files}), encoding="utf-8")
+            for path in [*new.iterdir(), new, *(out / name for name in LOGS if (out / name).exists())]:
+                sync(path)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    with writing(final):
+        if final.exists():
+            older = out / f"checkpoint-{json.loads((final / 'trainer.json').read_text(encoding='utf-8'))['step']}"
+            shutil.rmtree(older, ignore_errors=True)
+            final.rename(older)
+        new.rename(final)
+        sync(out)
+    for old in checkpoints(out)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_optimizer(path, model, optimizer):
-    state = load_file(path / "optimizer.safetensors", device=str(model.device))
-    for name, p in model.named_parameters():
-        if f"step.{name}" in state:
-            optimizer.state[p] = {key: state[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+    with safe_open(path / "optimizer.safetensors", framework="pt") as f:
+        names = set(f.keys())
+        for name, p in model.named_parameters():
+            if f"step.{name}" in names:
+                optimizer.state[p] = {key: several.like(p, f.get_tensor(f"{key}.{name}")) for key in ("exp_avg", "exp_avg_sq", "step")}
 
 
-def log_rollouts(path, step, batch, problems, tokenizer, samples):
-    """Write up to four responses with the credit of each token: right and wrong ones of the first group that has both, else of the first."""
+def shown_group(rewards, samples):
+    """The group whose responses are logged: the first with right and wrong ones, else the first."""
+    groups = [rewards[i : i + samples] for i in range(0, len(rewards), samples)]
+    return next((g for g, group in enumerate(groups) if min(group) < max(group)), 0)
+
+
+def log_rollouts(path, step, batch, tokenizer, samples):
+    """Write up to four responses with the credit of each token: right and wrong ones of one group."""
     rewards, values = batch["rewards"], vimpo.implied_values(batch["td"], batch["mask"], batch["baseline"])  # [B], [B, T+1]
-    groups = [range(i, i + samples) for i in range(0, len(rewards), samples)]
-    group = next((g for g in groups if rewards[g[0] : g[-1] + 1].min() < rewards[g[0] : g[-1] + 1].max()), groups[0])
-    best = rewards[group[0] : group[-1] + 1].max()
+    first = shown_group(rewards.tolist(), samples) * samples
+    group, best = range(first, first + samples), rewards[first : first + samples].max()
     for i in [i for i in group if rewards[i] == best][:2] + [i for i in group if rewards[i] < best][:2]:
-        r, problem, T = batch["rollouts"][i], problems[i // samples], len(batch["rollouts"][i].response_ids)
+        r, problem, T = batch["rollouts"][i], batch["problems"][i // samples], len(batch["rollouts"][i].response_ids)
         append_jsonl(path, {
             "step": step, "id": problem["id"], "answer": problem["answer"], "prompt": tokenizer.decode(r.prompt_ids),
             "tokens": [tokenizer.decode([t]) for t in r.response_ids], "response": tokenizer.decode(r.response_ids), "finished": r.finished,
@@ -350,7 +498,8 @@ def log_rollouts(path, step, batch, problems, tokenizer, samples):
 
 
 def warn(message):
-    print(f"\n!!! WARNING: {message}\n", file=sys.stderr, flush=True)
+    if several.rank() == 0:
+        print(f"\n!!! WARNING: {message}\n", file=sys.stderr, flush=True)
 
 
 def warn_if_stuck(history, args):
@@ -372,7 +521,7 @@ def warn_if_stuck(history, args):
     if loud(since(lambda row: row["reward_clean"] == now["reward_clean"] and row["reward_clean"] in (0, 1)), first=5):
         warn(f"the reward has been {now['reward_clean']:.0f} for every response of the last 5 steps or more; look at RUN/rollouts.jsonl: does the "
              "model put its answer where the verifier looks (\\boxed{}, \"#### x\", \"answer is x\")?")
-    gaps = [row["sampler_gap"] for row in history]
+    gaps = [row["sampler_gap"] or 0 for row in history]
     if len(gaps) >= 10 and statistics.mean(gaps[-5:]) > max(0.02, 2 * statistics.mean(gaps[:5])) and loud(len(gaps), 10):
         warn(f"step {now['step']}: sampler and trainer drift apart, mean |difference of log-probs| {gaps[-1]:.3f} from {gaps[0]:.3f} at the start")
     if args.algo == "vimpo" and loud(since(lambda row: (row["actor_share"] or 0) > 0.2)):
@@ -385,56 +534,99 @@ def warn_if_stuck(history, args):
 # The loop
 
 
+def policy_of(model):
+    """What samples and scores: the model itself or, where several processes hold parts of it, a copy gathered once."""
+    return model if several.world() == 1 else transformer.frozen_copy(model)
+
+
+@contextlib.contextmanager
+def memory(phase, flags):
+    """Running out of GPU memory costs one line that says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        sys.exit(f"train.py: out of GPU memory in {phase}: {flags}; --resume goes on from the last checkpoint")
+
+
 def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, args):
-    """One step on these problems -> (metrics of metrics.jsonl, batch)."""
+    """One step on these problems -> (metrics of metrics.jsonl, batch). With several processes batch is this one's share, metrics are of all.
+
+    At a signal several.Interrupted leaves it, up to the first change of the weights; after that the step is finished.
+    """
     S, start = args.samples_per_prompt, time.monotonic()
-    rollouts = generate(model, prompts, samples_per_prompt=S, max_new_tokens=args.max_new_tokens, temperature=args.temperature,
-                        top_p=args.top_p, top_k=args.top_k, stop_ids=tokenizer.eos_ids, seed=f"{args.seed}:{step}", slots=args.slots,
-                        on_progress=progress(f"step {step}: sampling"))
+    policy = policy_of(model)
+    with memory("sampling", "lower --slots or --max-new-tokens"):
+        rollouts = several.sample(policy, prompts, samples_per_prompt=S, max_new_tokens=args.max_new_tokens, temperature=args.temperature,
+                                  top_p=args.top_p, top_k=args.top_k, stop_ids=tokenizer.eos_ids, seed=f"{args.seed}:{step}", slots=args.slots,
+                                  on_progress=watch(f"step {step}: sampling"))
     clean = verify(tokenizer, rollouts, problems, S)
     rewards = flip_groups(clean, S, args.reward_noise, args.seed, step)
-    batch = make_batch(rollouts, rewards, S, model.device, torch.promote_types(model.compute_dtype, torch.float32))
-    batch["rewards_clean"] = clean
+    dtype = torch.promote_types(model.compute_dtype, torch.float32)
+    # Whole groups are dealt to the processes; process 0, which writes, takes the one that is logged.
+    sizes = [sum(len(r.prompt_ids) + len(r.response_ids) for r in rollouts[i : i + S]) for i in range(0, len(rollouts), S)]
+    hands = several.deal(sizes, several.world())
+    mine = sorted(hands, key=lambda hand: shown_group(rewards, S) not in hand)[several.rank()]
+    rows = [i for g in mine for i in range(g * S, g * S + S)]
+    batch = make_batch([rollouts[i] for i in rows], [rewards[i] for i in rows], S, model.device, dtype)
+    batch |= {"rewards_clean": [clean[i] for i in rows], "problems": [problems[g] for g in mine], "share": worth_sharing(rollouts)}
     t_rollout = time.monotonic()
 
-    batch |= score_batch(model, reference, batch, args, progress(f"step {step}: scoring"))
+    with memory("scoring", "lower --tokens-per-microbatch"), several.leave_together():
+        batch |= score_batch(policy, reference, batch, args, watch(f"step {step}: scoring"))
     batch |= assign_credit(batch, args)
+    del policy
     t_score = time.monotonic()
 
-    lr = args.lr * min(1.0, step / max(args.warmup, 1))
+    lr, skipped, moved = args.lr * min(1.0, step / max(args.warmup, 1)), 0, False
     for group in optimizer.param_groups:
         group["lr"] = lr
     for update in range(args.updates_per_step):
         current = batch
         if update and args.algo == "vimpo":  # the policy has moved, and its KL with it; what was sampled, and its credit, stay
-            current = batch | {"kl": score_batch(model, reference, batch, args, progress(f"step {step}: scoring again"))["kl"]}
-        losses = accumulate_gradients(model, current, args, progress(f"step {step}: update"))
-        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
-        if not torch.isfinite(grad_norm):
-            sys.exit(f"train.py: step {step}: the norm of the gradient is {float(grad_norm)}; stopped before this update, the last checkpoint stays")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            with memory("scoring", "lower --tokens-per-microbatch"):
+                scores = score_batch(policy_of(model), reference, batch, args, watch(f"step {step}: scoring again", leave=False))
+            current = batch | {"kl": scores["kl"]}
+        with memory("the update", "lower --tokens-per-microbatch or give --recompute-activations"):
+            losses = accumulate_gradients(model, current, args, watch(f"step {step}: update", leave=not moved and several.world() == 1))
+            grad_norm = float(transformer.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)))
+            if not moved:
+                several.agree()
+            if all(map(math.isfinite, (grad_norm, *losses))):
+                optimizer.step()
+                moved = True
+            else:
+                skipped += 1
+                bad = ~(current["logps"] + current["ref_logps"] + current["kl"]).isfinite().all(1)
+                bad = sorted(int(i) for part in several.gather([rows[i] for i in bad.nonzero()[:, 0].tolist()]) for i in part)
+                names = ", ".join(f"{problems[i // S]['id']} sample {i % S}" for i in bad[:8]) or "no response alone, but the gradient"
+                warn(f"step {step}: value loss {losses[0]}, actor loss {losses[1]}, gradient norm {grad_norm}: this update is skipped; "
+                     f"not finite: {names}" + (f" and {len(bad) - 8} more" if bad[8:] else ""))
+            optimizer.zero_grad(set_to_none=True)
     t_update = time.monotonic()
 
-    mask, rewards = batch["mask"], batch["rewards"]
-    N, groups = int(mask.sum()), rewards.view(-1, S)
-    residual = (batch["td"].sum(1) - (rewards - batch["baseline"])).abs().mean().item()
-    share = args.actor_coef / (args.beta * residual * N / len(rollouts)) if args.algo == "vimpo" and residual > 0 else None
+    B, N, all_rewards = len(rollouts), sum(len(r.response_ids) for r in rollouts), torch.tensor(rewards, dtype=dtype)
+    groups = all_rewards.view(-1, S)
+    kl, entropy, gap, residual = several.total(
+        batch["kl"].sum().item(), batch["entropy"].sum().item(), (batch["logps"] - batch["sampler_logps"]).abs().sum().item(),
+        (batch["td"].sum(1) - (batch["rewards"] - batch["baseline"])).abs().mean().item() * (len(rows) / B))
+    share = args.actor_coef / (args.beta * residual * N / B) if args.algo == "vimpo" and residual > 0 else None
     return {
-        "step": step, "reward": rewards.mean().item(), "reward_clean": statistics.mean(clean), "accuracy": sum(r >= 1 for r in clean) / len(clean),
-        "value_loss": losses[0], "actor_loss": losses[1], "kl": batch["kl"].sum().item() / N, "entropy": batch["entropy"].sum().item() / N,
-        "response_tokens": N / len(rollouts), "truncated": sum(not r.finished for r in rollouts) / len(rollouts),
-        "uniform_groups": (groups.max(1).values == groups.min(1).values).float().mean().item(), "grad_norm": grad_norm.item(), "lr": lr,
-        "sampler_gap": (batch["logps"] - batch["sampler_logps"]).abs().sum().item() / N,
-        "seconds_rollout": t_rollout - start, "seconds_score": t_score - t_rollout, "seconds_update": t_update - t_score,
-        "tokens_per_second": N / (t_rollout - start), "actor_share": share,
+        "step": step, "reward": all_rewards.mean().item(), "reward_clean": statistics.mean(clean), "accuracy": sum(r >= 1 for r in clean) / B,
+        "value_loss": losses[0], "actor_loss": losses[1], "kl": kl / N, "entropy": entropy / N,
+        "response_tokens": N / B, "truncated": sum(not r.finished for r in rollouts) / B,
+        "uniform_groups": (groups.max(1).values == groups.min(1).values).float().mean().item(), "grad_norm": grad_norm, "lr": lr,
+        "sampler_gap": gap / N, "seconds_rollout": t_rollout - start, "seconds_score": t_score - t_rollout, "seconds_update": t_update - t_score,
+        "tokens_per_second": N / (t_rollout - start), "actor_share": share, "skipped": skipped,
     }, batch
 
 
 def run_eval(step, model, tokenizer, problems, prompts, args):
-    """Evaluate, write RUN/eval.jsonl, print -> accuracy over all files."""
-    table = evaluate(model, tokenizer, problems, prompts, temperature=args.eval_temperature, top_p=args.eval_top_p,
-                     max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=progress("eval"))
+    """Evaluate, write RUN/eval.jsonl, print -> accuracy over all files; None in all processes but 0."""
+    with memory("the evaluation", "lower --slots or --max-new-tokens"):
+        table = evaluate(policy_of(model), tokenizer, problems, prompts, temperature=args.eval_temperature, top_p=args.eval_top_p,
+                         max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=watch("eval"))
+    if table is None:
+        return None
     for row in table:
         append_jsonl(Path(args.out) / "eval.jsonl",
                      {"step": step} | {key: row[key] for key in ("file", "n", "accuracy", "response_tokens", "truncated")})
@@ -446,48 +638,63 @@ def run_eval(step, model, tokenizer, problems, prompts, args):
 
 
 def set_up(args):
-    """Everything that can be wrong is looked at here, cheapest first -> what the loop needs. Raises ValueError in one line."""
-    check_run_folder(args)
+    """Everything that can be wrong is looked at here, cheapest first -> what the loop needs. Raises ValueError or OSError in one line."""
     problems, tests = data.load_problems(args.data), data.load_problems(args.eval_data)
-
+    digest = hashlib.sha256(json.dumps([[p["ask"], p["answer"]] for p in problems]).encode()).hexdigest()
     transformer.read_config(args.model)
-    device, compute_dtype = transformer.choose_device(args.device, args.dtype)
+    device, compute_dtype = transformer.choose_device(several.local_device(args.device), args.dtype)
+    args.dtype = "bf16" if compute_dtype == torch.bfloat16 else "fp32"
     tokenizer = Tokenizer.from_pretrained(args.model)
     template = data.choose_template(args.prompt_template, tokenizer, problems)
     if template == "plain" and any(not isinstance(p["ask"], str) for p in problems):
         warn("the problems are chat messages, but this tokenizer has no chat template: their texts are joined as they are")
-    Path(args.out).mkdir(parents=True, exist_ok=True)
+    out, writes = Path(args.out), several.rank() == 0
+    if writes:  # the others wait in `join`, and find everything in order then
+        check_run_folder(args, digest)
+        out.mkdir(parents=True, exist_ok=True)
+        with writing(out):
+            tempfile.TemporaryFile(dir=out).close()
+        newest_checkpoint(out)
+    several.join(device)
+    saved = next(iter(checkpoints(out)), None)
 
-    model = transformer.load_model(args.model, device=device)
+    load_to = device if several.world() == 1 else "cpu"  # with several, a layer at a time goes to the GPU, to be cut there
+    model = transformer.load_model(args.model, device=load_to)
     if tokenizer.vocab_size > model.config.V:
         raise ValueError(f"{args.model}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a vocabulary of {model.config.V}")
     model.compute_dtype = compute_dtype
-    reference = transformer.frozen_copy(model)
-    saved = last_checkpoint(Path(args.out)) if args.resume else None
+    reference = transformer.frozen_copy(model, device)
     if saved:
-        model = transformer.load_model(saved, device=device)
+        model = transformer.load_model(saved, device=load_to)
         model.compute_dtype = compute_dtype
     model.recompute = args.recompute_activations
+    if several.world() > 1:
+        several.shard(model, device)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
                                   lr=args.lr, fused=True)
-    step = 0
+    step, history, evaluated = 0, [], []
     if saved:
         load_optimizer(saved, model, optimizer)
         step = json.loads((saved / "trainer.json").read_text(encoding="utf-8"))["step"]
-        for name in ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl"):
-            keep_lines_up_to(Path(args.out) / name, step)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "device": str(device), "compute_dtype": str(compute_dtype)}
-    (Path(args.out) / "config.json").write_text(json.dumps({"settings": vars(args), "versions": versions}, indent=1) + "\n", encoding="utf-8")
-    return model, reference, optimizer, tokenizer, template, problems, tests, step
+    elif args.resume:
+        say(f"--resume: {out} holds no checkpoint yet, so from the start")
+    if several.most(step) != step:
+        raise ValueError(f"--resume: process {several.rank()} finds step {step} in {out}, others a later one; wanted a folder that all hosts share")
+    if writes:
+        history, evaluated, _ = (keep_lines_up_to(out / name, step if saved else -1) for name in LOGS)
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "device": str(device), "processes": several.world()}
+        write_whole(out / "config.json", json.dumps({"settings": vars(args), "versions": versions, "problems": digest}, indent=1) + "\n")
+    evaluated = several.most(max((row["step"] for row in evaluated), default=-1))
+    return model, reference, optimizer, tokenizer, template, problems, tests, step, evaluated, history
 
 
 def main(argv=None):
     """Set up, then step after step: train, log, evaluate, save."""
     args = parse_args(argv)
     try:
-        model, reference, optimizer, tokenizer, template, problems, tests, done = set_up(args)
+        model, reference, optimizer, tokenizer, template, problems, tests, done, evaluated, history = set_up(args)
     except (ValueError, OSError) as e:
         die("train.py", e)
     P, out = args.prompts_per_step, Path(args.out)
@@ -495,36 +702,56 @@ def main(argv=None):
     test_prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in tests]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     if args.demo:
-        print("The demo: a tiny model that knows how to add and subtract, but slips, learns to take care. Watch `reward`. About three minutes.")
-    print(f"{args.algo}: {args.model} ({size:.1f}M parameters, {model.compute_dtype} on {model.device}), {len(problems)} problems, "
-          f"steps {done + 1} to {steps} of {P} prompts x {args.samples_per_prompt} samples -> {out}", flush=True)
+        say("The demo: a tiny model that knows how to add and subtract, but slips, learns to take care. Watch `reward`. About three minutes.")
+    processes = f" in {several.world()} processes" if several.world() > 1 else ""
+    say(f"{args.algo}: {args.model} ({size:.1f}M parameters, {model.compute_dtype} on {model.device}{processes}), {len(problems)} problems, "
+        f"steps {done + 1} to {steps} of {P} prompts x {args.samples_per_prompt} samples -> {out}")
     if done >= steps:
-        print(f"{out} is at step {done} already: nothing to do (more --steps or --epochs go on)")
-    history, started = [], time.monotonic()
-    first = last = run_eval(0, model, tokenizer, tests, test_prompts, args) if tests and not done else None
-    for step in range(done + 1, steps + 1):
-        chosen = [problems[i] for i in data.problem_order(len(problems), args.seed, (step - 1) * P, P)]
-        prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in chosen]
-        metrics, batch = run_step(step, model, reference, optimizer, tokenizer, chosen, prompts, args)
-        append_jsonl(out / "metrics.jsonl", metrics)
-        log_rollouts(out / "rollouts.jsonl", step, batch, chosen, tokenizer, args.samples_per_prompt)
-        seconds = sum(metrics[f"seconds_{phase}"] for phase in ("rollout", "score", "update"))
-        print(f"step {step}/{steps}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  entropy {metrics['entropy']:.3f}  "
-              f"tokens {metrics['response_tokens']:.0f}  gap {metrics['sampler_gap']:.1e}  {metrics['tokens_per_second']:.0f} tokens/s  "
-              f"{seconds:.1f} s  {(time.monotonic() - started) / 60:.1f} min", flush=True)
-        history.append(metrics)
-        warn_if_stuck(history, args)
-        if tests and (step == steps or (args.eval_every and step % args.eval_every == 0)):
-            last = run_eval(step, model, tokenizer, tests, test_prompts, args)
-        if step == steps or (args.save_every and step % args.save_every == 0):
-            save_checkpoint(out, model, optimizer, step)
+        say(f"{out} is at step {done} already: nothing to do (more --steps or --epochs go on)")
+    saved, started, first, last = done, time.monotonic(), None, None
+    try:
+        for step in range(done, steps + 1):
+            several.agree()
+            if step > done:
+                chosen = [problems[i] for i in data.problem_order(len(problems), args.seed, (step - 1) * P, P)]
+                prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in chosen]
+                metrics, batch = run_step(step, model, reference, optimizer, tokenizer, chosen, prompts, args)
+                done = step
+                history.append(metrics)
+                if several.rank() == 0:
+                    append_jsonl(out / "metrics.jsonl", metrics)
+                    log_rollouts(out / "rollouts.jsonl", step, batch, tokenizer, args.samples_per_prompt)
+                seconds = sum(metrics[f"seconds_{phase}"] for phase in ("rollout", "score", "update"))
+                say(f"step {step}/{steps}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  entropy {metrics['entropy']:.3f}  "
+                    f"tokens {metrics['response_tokens']:.0f}  gap {metrics['sampler_gap']:.1e}  {metrics['tokens_per_second']:.0f} tokens/s  "
+                    f"{seconds:.1f} s  {(time.monotonic() - started) / 60:.1f} min")
+                warn_if_stuck(history, args)
+                if several.most(len(history) >= 3 and all(row["skipped"] for row in history[-3:])):
+                    sys.exit(f"train.py: updates of steps {step - 2} to {step} were not finite; stopped, and the checkpoint of step {saved} stays")
+            if tests and evaluated < step and (step in (0, steps) or (args.eval_every and step % args.eval_every == 0)):
+                last = run_eval(step, model, tokenizer, tests, test_prompts, args)
+                first = last if step == 0 else first
+            if step > saved and (step == steps or (args.save_every and step % args.save_every == 0)):
+                save_checkpoint(out, model, optimizer, step, args.keep)
+                saved = step
+    except several.Interrupted as stopped:
+        try:
+            if done > saved:
+                save_checkpoint(out, model, optimizer, done, args.keep)
+        except OSError as e:
+            die("train.py", e)
+        say(f"stopped: {out} is at step {done}" + (", saved" if done else "") + f"; the same command with --out {out} --resume goes on from there")
+        return 128 + stopped.args[0]
+    except OSError as e:
+        die("train.py", f"{e}; the checkpoint of step {saved} stays, and --resume goes on from it" if saved else e)
     if last is not None:
         start = f"{first:.1%} -> " if first is not None else ""
         minutes = (time.monotonic() - started) / 60
-        print(f"accuracy on held-out problems: {start}{last:.1%} in {minutes:.1f} minutes; {out}/checkpoint loads in transformers")
+        say(f"accuracy on held-out problems: {start}{last:.1%} in {minutes:.1f} minutes; {out}/checkpoint loads in transformers")
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    sys.exit(main())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, several.on_signal)
+    several.leave(main())

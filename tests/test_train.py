@@ -54,7 +54,7 @@ def test_metrics_have_one_line_a_step_with_every_promised_key(finished):
     """A metric that is missing, or NaN, is found by whoever plots it months later."""
     keys = ["step", "reward", "reward_clean", "accuracy", "value_loss", "actor_loss", "kl", "entropy", "response_tokens", "truncated",
             "uniform_groups", "grad_norm", "lr", "sampler_gap", "seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second",
-            "actor_share"]
+            "actor_share", "skipped"]
     metrics = lines(finished / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     for m in metrics:
@@ -127,7 +127,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, algo):
 def test_a_run_that_died_while_saving_goes_on_from_the_checkpoint_before(tmp_path):
     """The only good checkpoint deleted before the next is whole."""
     run(tmp_path / "r", "--steps", "2")
-    (tmp_path / "r/checkpoint").rename(tmp_path / "r/checkpoint.previous")  # between the two renames
+    (tmp_path / "r/checkpoint").rename(tmp_path / "r/checkpoint-2")  # between the two renames
     (tmp_path / "r/checkpoint.new").mkdir()
     run(tmp_path / "r", "--steps", "3", "--resume")
     assert [m["step"] for m in lines(tmp_path / "r/metrics.jsonl")] == [1, 2, 3]
@@ -136,9 +136,9 @@ def test_a_run_that_died_while_saving_goes_on_from_the_checkpoint_before(tmp_pat
 def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path):
     """Steps that stand twice in metrics.jsonl."""
     file = tmp_path / "m.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
-    train.keep_lines_up_to(file, 2)
-    assert [m["step"] for m in lines(file)] == [1, 2]
+    file.write_text('{"step": 1, "x": "\u2028"}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")  # and one that was cut off
+    assert [row["step"] for row in train.keep_lines_up_to(file, 2)] == [1, 2]
+    assert file.read_text(encoding="utf-8") == '{"step": 1, "x": "\u2028"}\n{"step": 2}\n'
 
 
 def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
