@@ -201,7 +201,7 @@ def our_step(model, reference, optimizer, prompts, samples, max_new_tokens):
 
 def learn(model, reference, optimizer, rollouts, samples):
     batch = train.make_batch(rollouts, [float(i % 2) for i in range(len(rollouts))], samples, model.device, torch.float32)
-    batch |= train.score_batch(model, reference, batch, ARGS, lambda *_: None)
+    batch |= train.score_batch(model, reference, batch, ARGS, lambda *_: None, keep=True)
     batch |= train.assign_credit(batch, ARGS)
     losses = train.accumulate_gradients(model, batch, ARGS, lambda *_: None)
     if optimizer is not None:

@@ -13,6 +13,7 @@ The +- printed is one standard error over problems.
 import json
 import os
 import time
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads that wait for each other soon go to sleep. Spinning on, as they
@@ -84,13 +85,25 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+def check_out(out):
+    """Whether hours of samples will find a place."""
+    if not out.name or out.is_dir():
+        raise ValueError(f"--out {out}: a folder; wanted the name of a file")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: no such folder {out.parent}; wanted a file in a folder that exists")
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as e:
+        raise ValueError(f"--out {out}: {e.strerror}; wanted a file that can be written") from None
+
+
 def main(argv=None):
     """Check what can be wrong, load, sample, grade, print the table."""
     args = parse_args(argv)
     try:
         problems = data.load_problems(args.data)
-        if args.out and not Path(args.out).resolve().parent.is_dir():
-            raise ValueError(f"--out {args.out}: no such folder {Path(args.out).resolve().parent}")
+        if args.out is not None:
+            check_out(Path(args.out))
         transformer.read_config(args.model)
         tokenizer = Tokenizer.from_pretrained(args.model)
         template = data.choose_template(args.prompt_template, tokenizer, problems)

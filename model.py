@@ -192,28 +192,31 @@ def rope_frequencies(config) -> torch.Tensor:
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-class _OneDNN(torch.autograd.Function):
+def _onednn(x, weight, bias=None):
     """x @ weight^T + bias by oneDNN, which F.linear asks in bf16 only; on AMD processors it takes a fifth less time than MKL."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
+
+class _OneDNN(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return _onednn(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        d_x = torch.ops.mkldnn._linear_pointwise(grad, weight.T, None, "none", [], "") if ctx.needs_input_grad[0] else None
+        d_x = _onednn(grad, weight.T) if ctx.needs_input_grad[0] else None
         return d_x, rows.T @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def linear(x, weight, bias=None):
     """x [..., I] @ weight [O, I]^T + bias [O] -> [..., O]."""
-    if ONEDNN and x.dtype == torch.float32 and not x.is_cuda and x.numel():
-        return _OneDNN.apply(x, weight, bias)
-    return F.linear(x, weight, bias)
+    if not ONEDNN or x.dtype != torch.float32 or x.is_cuda or not x.numel():
+        return F.linear(x, weight, bias)
+    return (_OneDNN.apply if torch.is_grad_enabled() else _onednn)(x, weight, bias)
 
 
 class Linear(nn.Linear):

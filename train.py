@@ -62,7 +62,7 @@ HERE = Path(__file__).resolve().parent
 DEMO = {"model": str(HERE / "demo/model"), "data": [str(HERE / "demo/train.jsonl")], "eval_data": [str(HERE / "demo/test.jsonl")],
         "steps": 60, "prompts_per_step": 64, "samples_per_prompt": 8, "max_new_tokens": 48, "lr": 5e-4, "warmup": 5, "weight_decay": 0.0,
         "actor_coef": 1e-4, "eval_every": 20, "eval_top_p": 1.0}
-RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "tokens_per_microbatch", "recompute_activations",
+RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "tokens_per_microbatch", "recompute_activations", "offload",
              "out", "device", "demo"}  # settings that may change when a run goes on: they don't change what a step computes
 LOGS = ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl")
 
@@ -124,6 +124,7 @@ def parse_args(argv):
     g.add_argument("--dtype", choices=["auto", "fp32", "bf16"], default="auto", help="of the arithmetic; masters are fp32 (auto: bf16 on cuda)")
     g.add_argument("--tokens-per-microbatch", type=ranged(int, 1), default=8192, metavar="N", help="padded; sets memory (default %(default)s)")
     g.add_argument("--recompute-activations", action="store_true", help="less memory in the update, for computing most of a layer twice")
+    g.add_argument("--offload", action="store_true", help="reference and AdamW's moments in host memory except while they are needed (one GPU)")
     g.add_argument("--slots", type=ranged(int, 1), metavar="N", help="rows sampled together (default: as memory allows)")
     args = parser.parse_args(argv)
     demo = args.model is None and args.data is None
@@ -132,12 +133,14 @@ def parse_args(argv):
         args = parser.parse_args(argv)
         args.out = args.out or next(f"runs/demo-{i}" for i in range(1, 10**6) if not Path(f"runs/demo-{i}").exists())
     for flag in ("model", "data", "out"):
-        if getattr(args, flag) is None:
+        if getattr(args, flag) in (None, ""):
             parser.error(f"--{flag} is missing; wanted --model, --data and --out together, or neither model nor data for the demo")
     if args.samples_per_prompt < 2:
         parser.error(f"--samples-per-prompt is 1; wanted 2 or more: {args.algo} compares the samples of a prompt, and one has no baseline")
     if args.prompts_per_step < several.world():
         parser.error(f"--prompts-per-step is {args.prompts_per_step} with {several.world()} processes; wanted one prompt each or more")
+    if args.offload and several.world() > 1:
+        parser.error(f"--offload with {several.world()} processes; wanted one: with several each holds a part of the moments anyway")
     args.demo = demo
     return args
 
@@ -259,21 +262,27 @@ def response_hidden(model, rollouts, share):
     return hidden[((at >= begin) & (at < end)).to(model.device)], targets
 
 
-@torch.no_grad()
-def score_batch(model, reference, batch, args, show):
-    """-> {"logps", "ref_logps", "kl", "entropy"}, [B, T] each, 0 outside the mask."""
+def score_batch(model, reference, batch, args, show, keep=False):
+    """-> {"logps", "ref_logps", "kl", "entropy"}, [B, T] each, 0 outside the mask.
+
+    keep: if one micro-batch holds all, its forward pass is the one that the update needs: also "forward", what it made, with gradient.
+    """
     scores = {name: torch.zeros_like(batch["sampler_logps"]) for name in ("logps", "ref_logps", "kl", "entropy")}
-    done = 0
-    for rows in microbatches(batch["rollouts"], args.tokens_per_microbatch, batch["share"]):
+    done, parts, kept = 0, microbatches(batch["rollouts"], args.tokens_per_microbatch, batch["share"]), {}
+    for rows in parts:
         part = [batch["rollouts"][i] for i in rows]
-        hidden, targets = response_hidden(model, part, batch["share"])
-        ref_hidden, _ = response_hidden(reference, part, batch["share"])
-        stats = vimpo.score_tokens(hidden, model.head_weight, ref_hidden, reference.head_weight, targets, args.temperature, args.kl)
-        for score_of, stat in zip(scores.values(), stats, strict=True):
-            score_of[rows] = score_of[rows].masked_scatter(batch["mask"][rows], stat)
+        with torch.set_grad_enabled(keep and len(parts) == 1):
+            hidden, targets = response_hidden(model, part, batch["share"])
+        if hidden.requires_grad:
+            kept = {"forward": (hidden, targets)}
+        with torch.no_grad():
+            ref_hidden, _ = response_hidden(reference, part, batch["share"])
+            stats = vimpo.score_tokens(hidden, model.head_weight, ref_hidden, reference.head_weight, targets, args.temperature, args.kl)
+            for score_of, stat in zip(scores.values(), stats, strict=True):
+                score_of[rows] = score_of[rows].masked_scatter(batch["mask"][rows], stat)
         done += len(rows)
         show(done, len(batch["rollouts"]))
-    return scores
+    return scores | kept
 
 
 def assign_credit(batch, args):
@@ -304,7 +313,7 @@ def accumulate_gradients(model, batch, args, show):
             (0 * vimpo.token_logps(hidden, model.head_weight, targets)).sum().backward()
             continue
         rows = [used[row] for row in parts[k]]
-        hidden, targets = response_hidden(model, [batch["rollouts"][i] for i in rows], batch["share"])
+        hidden, targets = batch.pop("forward", None) or response_hidden(model, [batch["rollouts"][i] for i in rows], batch["share"])
         mask, old_logps = batch["mask"][rows], batch["logps"][rows]  # [b, T]
         flat = vimpo.token_logps(hidden, model.head_weight, targets, args.temperature)  # [n]
         logps = old_logps.to(flat.dtype).masked_scatter(mask, flat)  # [b, T]
@@ -539,6 +548,13 @@ def policy_of(model):
     return model if several.world() == 1 else transformer.frozen_copy(model)
 
 
+def move_moments(optimizer, device):
+    """AdamW's two moments, 8 bytes a parameter, to `device`: they are needed while the weights change, and by then activations are gone."""
+    for state in optimizer.state.values():
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key] = state[key].to(device)
+
+
 @contextlib.contextmanager
 def memory(phase, flags):
     """Running out of GPU memory costs one line that says what to lower."""
@@ -553,7 +569,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
 
     At a signal several.Interrupted leaves it, up to the first change of the weights; after that the step is finished.
     """
-    S, start = args.samples_per_prompt, time.monotonic()
+    S, start, keep = args.samples_per_prompt, time.monotonic(), args.algo == "vimpo" and several.world() == 1
     policy = policy_of(model)
     with memory("sampling", "lower --slots or --max-new-tokens"):
         rollouts = several.sample(policy, prompts, samples_per_prompt=S, max_new_tokens=args.max_new_tokens, temperature=args.temperature,
@@ -572,9 +588,13 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     t_rollout = time.monotonic()
 
     with memory("scoring", "lower --tokens-per-microbatch"), several.leave_together():
-        batch |= score_batch(policy, reference, batch, args, watch(f"step {step}: scoring"))
+        if args.offload:
+            reference.to(model.device)
+        batch |= score_batch(policy, reference, batch, args, watch(f"step {step}: scoring"), keep)
     batch |= assign_credit(batch, args)
     del policy
+    if args.offload and args.updates_per_step == 1:  # further updates score again
+        reference.to("cpu")
     t_score = time.monotonic()
 
     lr, skipped, moved = args.lr * min(1.0, step / max(args.warmup, 1)), 0, False
@@ -584,15 +604,19 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
         current = batch
         if update and args.algo == "vimpo":  # the policy has moved, and its KL with it; what was sampled, and its credit, stay
             with memory("scoring", "lower --tokens-per-microbatch"):
-                scores = score_batch(policy_of(model), reference, batch, args, watch(f"step {step}: scoring again", leave=False))
-            current = batch | {"kl": scores["kl"]}
-        with memory("the update", "lower --tokens-per-microbatch or give --recompute-activations"):
+                scores = score_batch(policy_of(model), reference, batch, args, watch(f"step {step}: scoring again", leave=False), keep)
+            current = batch | {key: scores[key] for key in ("kl", "forward") if key in scores}
+        with memory("the update", "lower --tokens-per-microbatch or give --recompute-activations or --offload"):
             losses = accumulate_gradients(model, current, args, watch(f"step {step}: update", leave=not moved and several.world() == 1))
             grad_norm = float(transformer.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)))
             if not moved:
                 several.agree()
             if all(map(math.isfinite, (grad_norm, *losses))):
+                if args.offload:
+                    move_moments(optimizer, model.device)
                 optimizer.step()
+                if args.offload:
+                    move_moments(optimizer, "cpu")
                 moved = True
             else:
                 skipped += 1
@@ -602,6 +626,8 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
                 warn(f"step {step}: value loss {losses[0]}, actor loss {losses[1]}, gradient norm {grad_norm}: this update is skipped; "
                      f"not finite: {names}" + (f" and {len(bad) - 8} more" if bad[8:] else ""))
             optimizer.zero_grad(set_to_none=True)
+    if args.offload:
+        reference.to("cpu")
     t_update = time.monotonic()
 
     B, N, all_rewards = len(rollouts), sum(len(r.response_ids) for r in rollouts), torch.tensor(rewards, dtype=dtype)
@@ -645,25 +671,25 @@ def set_up(args):
     device, compute_dtype = transformer.choose_device(several.local_device(args.device), args.dtype)
     args.dtype = "bf16" if compute_dtype == torch.bfloat16 else "fp32"
     tokenizer = Tokenizer.from_pretrained(args.model)
-    template = data.choose_template(args.prompt_template, tokenizer, problems)
+    template = data.choose_template(args.prompt_template, tokenizer, problems + tests)
     if template == "plain" and any(not isinstance(p["ask"], str) for p in problems):
         warn("the problems are chat messages, but this tokenizer has no chat template: their texts are joined as they are")
     out, writes = Path(args.out), several.rank() == 0
     if writes:  # the others wait in `join`, and find everything in order then
         check_run_folder(args, digest)
-        out.mkdir(parents=True, exist_ok=True)
-        with writing(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=out).close()
+        except OSError as e:
+            raise ValueError(f"--out {out}: {e.strerror}; wanted a folder that can be made and written to") from None
         newest_checkpoint(out)
     several.join(device)
     saved = next(iter(checkpoints(out)), None)
 
     load_to = device if several.world() == 1 else "cpu"  # with several, a layer at a time goes to the GPU, to be cut there
     model = transformer.load_model(args.model, device=load_to)
-    if tokenizer.vocab_size > model.config.V:
-        raise ValueError(f"{args.model}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a vocabulary of {model.config.V}")
     model.compute_dtype = compute_dtype
-    reference = transformer.frozen_copy(model, device)
+    reference = transformer.frozen_copy(model, "cpu" if args.offload else device)
     if saved:
         model = transformer.load_model(saved, device=load_to)
         model.compute_dtype = compute_dtype
@@ -677,6 +703,8 @@ def set_up(args):
     step, history, evaluated = 0, [], []
     if saved:
         load_optimizer(saved, model, optimizer)
+        if args.offload:
+            move_moments(optimizer, "cpu")
         step = json.loads((saved / "trainer.json").read_text(encoding="utf-8"))["step"]
     elif args.resume:
         say(f"--resume: {out} holds no checkpoint yet, so from the start")

@@ -175,12 +175,13 @@ def step_gradient(make_model):
     rollouts = [r._replace(logps=r.logps[: len(r.response_ids)]) for r in rollouts]
     rewards = [float(rnd.random() < 0.5) for _ in rollouts]
 
-    def gradient(order=range(24), budget=10**9, share=False, algo="vimpo"):
+    def gradient(order=range(24), budget=10**9, share=False, algo="vimpo", keep=False):
         args = types.SimpleNamespace(tokens_per_microbatch=budget, temperature=0.9, kl="exact", beta=0.05, algo=algo, gae_lambda=0.9, clip_low=0.2,
                                      clip_high=0.28, dual_clip=10.0, actor_coef=0.1, value_loss="squared")
         batch = train.make_batch([rollouts[i] for i in order], [rewards[i] for i in order], 4, "cpu", torch.float64)
         batch |= {"share": share, "group": torch.tensor([i // 4 for i in order])}
-        batch |= train.score_batch(model, reference, batch, args, quiet)
+        batch |= train.score_batch(model, reference, batch, args, quiet, keep)
+        assert ("forward" in batch) == (keep and budget == 10**9)
         batch |= train.assign_credit(batch, args)
         model.zero_grad()
         losses = train.accumulate_gradients(model, batch, args, quiet)
@@ -214,6 +215,23 @@ def test_recomputed_activations_give_the_same_gradient(make_model):
         hidden.square().sum().backward()
     assert saved[1] < 0.8 * saved[0]
     assert all(torch.allclose(a.grad, b.grad, rtol=1e-12, atol=1e-14) for a, b in zip(kept.parameters(), made.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_forward_pass_kept_from_scoring_gives_the_same_gradient_to_the_last_bit(step_gradient, share):
+    """Hidden states of other rows, or of weights that have moved since."""
+    wanted, losses = step_gradient(share=share)
+    kept, kept_losses = step_gradient(share=share, keep=True)
+    assert torch.equal(kept, wanted) and kept_losses == losses
+    assert torch.allclose(step_gradient(budget=40, share=share, keep=True)[0], wanted, rtol=1e-9)  # several micro-batches: nothing is kept
+
+
+def test_moving_reference_and_moments_out_of_the_way_changes_nothing(tmp_path):
+    """--offload with a moment left behind, or a reference that is not back when a step scores for the second time."""
+    for name, more in (("here", []), ("there", ["--offload"])):
+        run(tmp_path / name, "--steps", "2", "--updates-per-step", "2", *more)
+    here, there = (load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("here", "there"))
+    assert all(torch.equal(here[key], there[key]) for key in here)
 
 
 def test_grpo_leaves_out_groups_with_one_reward_and_loses_nothing(make_model, monkeypatch):

@@ -198,6 +198,22 @@ PATHS = [
     ("rewards: gold is a number", "rewards.py --data f", files(f='{"gold": 1, "response": "x", "expected": true}'),
      "f:1: " + PAIR + "'{\"gold\": 1, ..."),
     ("rewards: a huge line", "rewards.py --data f", files(f="{" + "x" * 10**7), "f:1: " + PAIR + "'{" + "x" * 59 + "'"),
+    ("an empty variable as the run's folder", "train.py --out ''", None, "--out is missing; wanted --model, --data and --out together, or..."),
+    ("a run's folder in a file", "train.py --out f/run", files(f=""),
+     "--out f/run: Not a directory; wanted a folder that can be made and written to"),
+    ("a run's folder that can't be made", "train.py --out /proc/run", None, "--out /proc/run: No such file or directory; wanted a folder that ..."),
+    ("held-out messages that the template refuses", "train.py --model m --eval-data d", lambda: (files(d=TALK)(), model(REFUSES_SYSTEM)()),
+     "m/tokenizer_config.json: chat template: no system (for problem d:1 of d); wanted messages and a template that agree"),
+    ("eval: a folder as --out", "eval.py --out f", folder("f"), "--out f: a folder; wanted the name of a file"),
+    ("eval: --out in a file", "eval.py --out f/x.json", files(f=""), "--out f/x.json: no such folder f; wanted a file in a folder that exists"),
+    ("eval: --out that can't be written", "eval.py --out /proc/x.json", None, "--out /proc/x.json: No such file or directory; wanted a file that..."),
+    ("bench: data that are not there", "bench.py --data no.jsonl", None, "no.jsonl: No such file or directory; wanted a JSONL file of problems"),
+    ("rewards: nothing asked", "rewards.py", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
+    ("rewards: gold without a response", "rewards.py --gold 1", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
+    ("rewards: gold and data", "rewards.py --gold 1 --data f", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
+    ("rewards: an unknown flag", "rewards.py --answer 1", None, "unrecognized arguments: --answer 1 (see rewards.py --help)"),
+    ("rewards: data that are not there", "rewards.py --data no.jsonl", None, "no.jsonl: No such file or directory"),
+    ("rewards: a folder as data", "rewards.py --data f", folder("f"), "f: Is a directory"),
 ]
 DATA = [
     ("an empty file", "", "d: no problems in it; wanted one JSON object a line"),
@@ -338,24 +354,6 @@ TOKENIZERS = [
     ("a chat template in UTF-16", put("chat_template.jinja", "{{ messages }}".encode("utf-16")),
      "m/chat_template.jinja: 'utf-8' codec can't decode byte 0xff...; wanted a chat template in UTF-8"),
 ]
-LATER = [  # what is not yet as it should be: a traceback, a usage screen, or found late
-    ("an empty variable as the run's folder", "train.py --out ''", None, "--out is missing; wanted --model, --data and --out together, or..."),
-    ("a run's folder in a file", "train.py --out f/run", files(f=""),
-     "--out f/run: Not a directory; wanted a folder that can be made and written to"),
-    ("a run's folder that can't be made", "train.py --out /proc/run", None, "--out /proc/run: No such file or directory; wanted a folder that ..."),
-    ("held-out messages that the template refuses", "train.py --model m --eval-data d", lambda: (files(d=TALK)(), model(REFUSES_SYSTEM)()),
-     "m/tokenizer_config.json: chat template: no system (for problem d:1 of d); wanted messages and a template that agree"),
-    ("eval: a folder as --out", "eval.py --out f", folder("f"), "--out f: a folder; wanted the name of a file"),
-    ("eval: --out in a file", "eval.py --out f/x.json", files(f=""), "--out f/x.json: no such folder f; wanted a file in a folder that exists"),
-    ("eval: --out that can't be written", "eval.py --out /proc/x.json", None, "--out /proc/x.json: No such file or directory; wanted a file that..."),
-    ("bench: data that are not there", "bench.py --data no.jsonl", None, "no.jsonl: No such file or directory; wanted a JSONL file of problems"),
-    ("rewards: nothing asked", "rewards.py", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
-    ("rewards: gold without a response", "rewards.py --gold 1", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
-    ("rewards: gold and data", "rewards.py --gold 1 --data f", None, "wanted --gold and --response, or --data (see rewards.py --help)"),
-    ("rewards: an unknown flag", "rewards.py --answer 1", None, "unrecognized arguments: --answer 1 (see rewards.py --help)"),
-    ("rewards: data that are not there", "rewards.py --data no.jsonl", None, "no.jsonl: No such file or directory"),
-    ("rewards: a folder as data", "rewards.py --data f", folder("f"), "f: Is a directory"),
-]
 ROWS = [*FLAGS, *PATHS]
 ROWS += [(f"data: {what}", "train.py --data d", files(d=content), says) for what, content, says in DATA]
 for kind, rows in (("config", CONFIGS), ("weights", WEIGHTS), ("tokenizer", TOKENIZERS)):
@@ -388,8 +386,7 @@ def everything():
 
 
 @pytest.mark.parametrize(("what", "typed", "prepare", "says"), [
-    *(pytest.param(*row, id=row[0]) for row in ROWS),
-    *(pytest.param(*row, id=row[0], marks=pytest.mark.xfail(strict=True, reason="move this row up where it belongs")) for row in LATER)])
+    pytest.param(*row, id=row[0]) for row in ROWS])
 def test_a_wrong_input_costs_one_line_and_exit_code_2_before_anything_is_slow(tmp_path, monkeypatch, capsys, what, typed, prepare, says):
     """A stack trace; a mistake found after an hour; a line that leaves the reader to guess which file, flag or line it means."""
     monkeypatch.chdir(tmp_path)
@@ -442,4 +439,4 @@ def test_as_a_command_of_its_own_it_is_as_quick_once_torch_is_loaded(tmp_path, m
 
 def test_the_table_is_long_and_no_row_stands_twice():
     """A table that shrinks unseen, or ids that hide a row behind another."""
-    assert len({row[0] for row in ROWS + LATER}) == len(ROWS + LATER) and len(ROWS) >= 60
+    assert len({row[0] for row in ROWS}) == len(ROWS) and len(ROWS) >= 60
