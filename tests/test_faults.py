@@ -97,7 +97,7 @@ def test_a_run_goes_on_from_the_older_checkpoint_and_keeps_as_many_as_asked(tmp_
         assert sorted(f.name for f in (tmp_path / "r").glob("checkpoint*")) == kept
 
 
-@pytest.mark.parametrize(("room", "named"), [(1000, "metrics.jsonl"), (100_000, "checkpoint.new/model.safetensors"),
+@pytest.mark.parametrize(("room", "named"), [(2300, "metrics.jsonl"), (100_000, "checkpoint.new/model.safetensors"),
                                              (1_400_000, "checkpoint.new/optimizer.safetensors")])
 def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path, few, whole, room, named):
     """The old checkpoint given up for half of a new one, or a stack trace of a library that names no file."""
