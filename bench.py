@@ -34,7 +34,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads t
 # do by default, made a step of the demo five times as slow on two cores beside one other busy program.
 
 import torch
-from torch.nn import functional as F
 
 import data
 import model as transformer

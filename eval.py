@@ -12,8 +12,8 @@ The +- printed is one standard error over problems.
 
 import json
 import os
-import time
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads that wait for each other soon go to sleep. Spinning on, as they

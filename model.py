@@ -325,6 +325,7 @@ class Transformer(nn.Module):
         self.config, self.compute_dtype, self.folder = config, dtype, None  # folder: where it was loaded from
         self.recompute = False  # True: keep a layer's inputs and attention for the backward pass, and make the rest again there
         self.packed_head = None  # see `sampling_copy`
+        self.inv_freq = None  # rope_frequencies on the device: copied there once, because a recorded step may not copy from the host
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.V, config.D), freeze=False)  # undrawn, too
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -349,7 +350,9 @@ class Transformer(nn.Module):
         """
         B, T = tokens.shape
         positions = torch.arange(T, device=tokens.device)[None] if past is None else past.begin(B, T)  # [B or 1, T]
-        angles = positions[:, None, :, None] * rope_frequencies(self.config).to(tokens.device)  # [B, 1, T, Dh/2]
+        if self.inv_freq is None or self.inv_freq.device != tokens.device:
+            self.inv_freq = rope_frequencies(self.config).to(tokens.device)
+        angles = positions[:, None, :, None] * self.inv_freq  # [B, 1, T, Dh/2]
         cos, sin = torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)  # [B, 1, T, Dh] each
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
         for i, layer in enumerate(self.model.layers):
@@ -511,9 +514,8 @@ def load_model(path, device="cpu", dtype=torch.float32) -> Transformer:
             raise ValueError(f"{path}: tensor {missing[0]} is missing{more}; config.json wants it")
         for name, f in found.items():
             state[name] = f.get_tensor(name).to(device=device, dtype=dtype, copy=True)
-    if config.tied and "lm_head.weight" in state:
-        if not torch.equal(state.pop("lm_head.weight"), state["model.embed_tokens.weight"]):
-            raise ValueError(f"{path}: lm_head.weight differs from the embedding, but config.json says tie_word_embeddings")
+    if config.tied and not torch.equal(state.pop("lm_head.weight", embedding := state["model.embed_tokens.weight"]), embedding):
+        raise ValueError(f"{path}: lm_head.weight differs from the embedding, but config.json says tie_word_embeddings")
     model.load_state_dict(state, strict=True, assign=True)
     model.folder = Path(path)
     return model

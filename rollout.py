@@ -19,6 +19,7 @@ takes 2 sqrt(V) draws and has the same distribution exactly:  p(v) = p(block of 
 import hashlib
 import math
 import sys
+import types
 from collections import Counter, deque
 from typing import NamedTuple
 
@@ -197,6 +198,8 @@ def plan_slots(model, samples, capacity, slots=None):
     """
     c, cuda = model.config, model.device.type == "cuda"
     row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes of keys and values
+    if cuda:
+        torch.cuda.empty_cache()  # what torch keeps for itself would not count as free
     budget = torch.cuda.mem_get_info(model.device)[0] // 2 if cuda else CACHE_BYTES
     if slots is None:
         return max(1, min(samples, 512, budget // row))
@@ -299,7 +302,8 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
             admit(refill)
 
     admit(list(range(slots)))
-    sampled, changed, recorded = slots, True, {}
+    run = _recorder(device) if temperature == 0 or (top_p >= 1 and not top_k) else lambda step, shapes: step()  # filters wait for the device
+    sampled, changed = slots, True
     while True:
         while ended := done[: len(owner)].nonzero()[:, 0].tolist():  # the step's one wait for the device
             sampled += min(len(ended), len(waiting))
@@ -312,7 +316,7 @@ def generate(model, prompts, *, samples_per_prompt=1, max_new_tokens, temperatur
         if changed:
             cache.arrange([place[p] for p, _ in owner])
             changed = False
-        _replay(step, cache.shapes(), recorded, device)
+        run(step, cache.shapes())
         cache.clock += 1
         sampled += len(owner)
 
@@ -322,27 +326,33 @@ def static_shapes(device):
     return device.type == "cuda"
 
 
-def _replay(step, shapes, recorded, device):
-    """Run `step`; on CUDA record it when its shapes come up for the second time, and from then on replay the record.
+def _recorder(device):
+    """-> run(step, shapes), which calls `step`; on CUDA it records it when its shapes come up again, and from then on replays the record.
 
     A record (CUDA graph) holds the very kernels of the eager step, so ids are the same; it saves launching some thousand of them a token,
-    which takes longer than what they compute. Recording that fails (no memory to spare, say) is not tried again: eager goes on.
+    which takes longer than what they compute. If recording fails (no memory to spare, say), eager steps go on.
     """
-    if device.type != "cuda" or recorded.setdefault(shapes, "new") in ("new", "eager"):
-        if recorded.get(shapes) == "new":
-            recorded[shapes] = "seen"
-        return step()
-    if recorded[shapes] == "seen":
-        graph = torch.cuda.CUDAGraph()
+    graphs, seen, pool = {}, set(), None
+
+    def run(step, shapes):
+        nonlocal pool
+        if shapes in graphs:
+            return graphs[shapes].replay()
+        if device.type != "cuda" or shapes not in seen:  # the first time eager: kernels are chosen and loaded then
+            seen.add(shapes)
+            return step()
+        graph, pool = torch.cuda.CUDAGraph(), pool or torch.cuda.graph_pool_handle()
         try:
-            with torch.cuda.graph(graph, pool=recorded.setdefault("pool", torch.cuda.graph_pool_handle())):
+            with torch.cuda.graph(graph, pool=pool):
                 step()
         except RuntimeError as e:
             print(f"  sampling goes on without CUDA graphs ({str(e).splitlines()[0]})", file=sys.stderr)
-            recorded[shapes] = "eager"
-            return step()
-        recorded[shapes] = graph
-    recorded[shapes].replay()
+            graphs[shapes] = types.SimpleNamespace(replay=step)
+        else:
+            graphs[shapes] = graph
+        return graphs[shapes].replay()
+
+    return run
 
 
 def _prefill(model, prompts, wanted):

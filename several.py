@@ -24,7 +24,7 @@ from itertools import islice
 import torch
 from torch import distributed
 
-from data import progress
+from data import die, progress
 from rollout import Rollout, generate
 
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -36,7 +36,10 @@ def rank():
 
 def world():
     """The number of processes, as torchrun tells it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdigit() or text == "0":
+        die(os.path.basename(sys.argv[0]), f"WORLD_SIZE is {text!r}; wanted a whole number above 0, as torchrun sets it, or no such variable")
+    return int(text)
 
 
 def local_device(device):

@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_model_loads(tmp_pat
 
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     monkeypatch.setattr("model.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    assert f"{tmp_path / 'r'}: can't be written (Read-only file system)" in refused(drill.settings(tmp_path / "r", few), capsys)
+    assert f"--out {tmp_path / 'r'}: Read-only file system; wanted a folder that can be made and written to" in refused(drill.settings(tmp_path / "r", few), capsys)
 
 
 def test_all_settings_that_matter_are_listed_at_once_and_others_may_change(tmp_path, few, whole, capsys):
@@ -141,8 +141,8 @@ def test_numbers_gone_bad_skip_the_update_name_the_response_and_stop_after_three
     """Weights of NaN saved over the last good ones, or a run that skips for ever; a log that is no JSON."""
     score_batch, bad_steps = train.score_batch, {2}
 
-    def spoiled(model, reference, batch, args, show):
-        scores = score_batch(model, reference, batch, args, show)
+    def spoiled(*arguments):
+        scores = score_batch(*arguments)
         spoiled.step += 1
         if spoiled.step in bad_steps:
             scores["logps"][6, 0] = torch.nan  # group 1, sample 2

@@ -1,5 +1,6 @@
 """rollout.py: what is sampled, and that it depends on nothing that it should not."""
 
+import contextlib
 import itertools
 import math
 import random
@@ -57,9 +58,52 @@ def test_static_shapes_change_nothing(model, slots, monkeypatch):
     wanted = ids(generate(model, prompts, **SETTINGS))
     shapes = set()
     monkeypatch.setattr(rollout, "static_shapes", lambda device: True)
-    monkeypatch.setattr(rollout, "_replay", lambda step, key, recorded, device: (shapes.add(key), step()))
+    monkeypatch.setattr(rollout, "_recorder", lambda device: lambda step, key: (shapes.add(key), step()))
     assert ids(generate(model, prompts, slots=slots, **SETTINGS)) == wanted
     assert len(shapes) < 40  # of some 12 * 21 / slots steps
+
+
+def test_a_recorded_step_is_replayed_and_gives_the_same_ids(model, monkeypatch):
+    """A step that is run twice when it is recorded, one recorded for other shapes, or a recording that fails and ends the run.
+
+    No GPU is needed: the stand-in for a CUDA graph calls the step, as a graph repeats its kernels, on the static tensors as they are then.
+    """
+    prompts, calls = random_prompts(7), []
+    wanted = ids(generate(model, prompts, **SETTINGS))
+
+    class Graph:
+        def replay(self):
+            calls.append("replay")
+            self.step()
+
+    @contextlib.contextmanager
+    def record(graph, pool):
+        if len(calls) > 20:
+            raise RuntimeError("out of memory\nand a long story")
+        calls.append("record")
+        graph.step, graph.recording = current[0], True
+        current[1] = True  # while recording nothing is computed
+        yield
+        current[1] = False
+
+    current, recorder = [None, False], rollout._recorder
+
+    def spied(device):
+        run = recorder(torch.device("cuda"))
+
+        def go(step, shapes):
+            current[0] = step
+            return run(lambda: None if current[1] else step(), shapes)
+
+        return go
+
+    monkeypatch.setattr(rollout, "static_shapes", lambda device: True)
+    monkeypatch.setattr(rollout, "_recorder", spied)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    assert ids(generate(model, prompts, slots=5, **SETTINGS)) == wanted
+    assert calls.count("record") >= 2 and calls.count("replay") > calls.count("record")
 
 
 def test_the_sampling_copy_computes_what_the_model_does(model):
