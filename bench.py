@@ -240,8 +240,8 @@ def logps_and_kl(chunked, hidden, ref_hidden, head, ref_head, targets):
     """Log-probs with gradient into hidden and head, and the exact KL -> both, and both gradients."""
     hidden, head = hidden.detach().requires_grad_(), head.detach().requires_grad_()
     if chunked:
-        kl = vimpo.reference_stats(hidden, head, ref_hidden, ref_head, targets)[1]
-        logps = vimpo.token_logps(hidden, head, targets)
+        known, _, kl, _ = vimpo.score_tokens(hidden, head, ref_hidden, ref_head, targets)
+        logps = vimpo.token_logps(hidden, head, targets, known=known)
     else:
         all_logps = (hidden @ head.T).log_softmax(-1)  # [N, V]
         with torch.no_grad():  # with care: three tensors of that size, where the formula as it stands would hold five

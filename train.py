@@ -295,12 +295,12 @@ def assign_credit(batch, args):
     return {"baseline": vimpo.group_baseline(batch["rewards"], batch["group"]), "td": td, "advantages": advantages}
 
 
-def accumulate_gradients(model, batch, args, show):
+def accumulate_gradients(model, batch, args, show, moved=False):
     """One pass over the batch: leaves the gradient of the whole-batch loss in model's .grad -> (value_loss, actor_loss), floats.
 
     Each micro-batch's means are rescaled by its share of the responses (L_V) and of the tokens (L_A), so the parts add up to the whole.
     In GRPO a response of a group with one reward has advantage 0 and so no gradient: it is left out, but counted. In VIMPO its target is 0,
-    but its gradient is not once the policy has moved: it stays. With several processes batch is this one's share, B and N count all.
+    but its gradient is not once the policy has moved: it stays. moved: the weights have changed since batch["logps"] was computed. With several processes batch is this one's share, B and N count all.
     """
     mine = len(batch["rollouts"])
     B, N = several.total(mine, int(batch["mask"].sum()))
@@ -315,7 +315,7 @@ def accumulate_gradients(model, batch, args, show):
         rows = [used[row] for row in parts[k]]
         hidden, targets = batch.pop("forward", None) or response_hidden(model, [batch["rollouts"][i] for i in rows], batch["share"])
         mask, old_logps = batch["mask"][rows], batch["logps"][rows]  # [b, T]
-        flat = vimpo.token_logps(hidden, model.head_weight, targets, args.temperature)  # [n]
+        flat = vimpo.token_logps(hidden, model.head_weight, targets, args.temperature, None if moved else old_logps[mask])  # [n]
         logps = old_logps.to(flat.dtype).masked_scatter(mask, flat)  # [b, T]
         actor = len(targets) / N * vimpo.ppo_loss(logps, old_logps, batch["advantages"][rows], mask, args.clip_low, args.clip_high, args.dual_clip)
         if args.algo == "vimpo":
@@ -607,7 +607,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
                 scores = score_batch(policy_of(model), reference, batch, args, watch(f"step {step}: scoring again", leave=False), keep)
             current = batch | {key: scores[key] for key in ("kl", "forward") if key in scores}
         with memory("the update", "lower --tokens-per-microbatch or give --recompute-activations or --offload"):
-            losses = accumulate_gradients(model, current, args, watch(f"step {step}: update", leave=not moved and several.world() == 1))
+            losses = accumulate_gradients(model, current, args, watch(f"step {step}: update", leave=not moved and several.world() == 1), moved)
             grad_norm = float(transformer.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)))
             if not moved:
                 several.agree()

@@ -62,48 +62,51 @@ class _TokenLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, head_weight, targets, temperature):
+    def forward(ctx, hidden, head_weight, targets, temperature, logps):
         weight = head_weight.to(hidden.dtype)  # fp32 masters: cast once, not once per chunk
-        logps, lses = [], []
-        for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+
+        def chunk_logps(h, t):
             logits = _logits(h, weight, temperature)  # [n, V]
-            lse = logits.logsumexp(-1, keepdim=True)  # [n, 1]
-            logps.append((logits.gather(1, t[:, None]) - lse)[:, 0])
-            lses.append(lse)
-            del logits  # before the next chunk's come
-        ctx.save_for_backward(hidden, head_weight, targets, torch.cat(lses))
+            return logits.gather(1, t[:, None])[:, 0] - logits.logsumexp(-1)
+
+        if logps is None:
+            logps = torch.cat([chunk_logps(h, t) for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)])
+        ctx.save_for_backward(hidden, head_weight, targets, logps)
         ctx.temperature = temperature
-        return torch.cat(logps)  # [N]
+        return logps.clone()  # [N]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        hidden, head_weight, targets, lse = ctx.saved_tensors
+        hidden, head_weight, targets, logps = ctx.saved_tensors
         weight, wide = head_weight.to(hidden.dtype), grad.dtype  # wide: fp32, or fp64
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(head_weight, dtype=wide) if ctx.needs_input_grad[1] else None
         for i in range(0, len(hidden), CHUNK):
             h, t, g = hidden[i : i + CHUNK], targets[i : i + CHUNK, None], grad[i : i + CHUNK, None] / ctx.temperature
-            d_logits = _logits(h, weight, ctx.temperature).sub_(lse[i : i + CHUNK]).exp_().mul_(-g).scatter_add_(1, t, g)  # [n, V]
+            d_logits = _logits(h, weight, ctx.temperature)  # [n, V]
+            lse = d_logits.gather(1, t) - logps[i : i + CHUNK, None]  # [n, 1]: no further pass over V
+            d_logits.sub_(lse).exp_().mul_(-g).scatter_add_(1, t, g)
             if d_hidden is not None:
                 d_hidden[i : i + CHUNK] = d_logits.to(h.dtype) @ weight
             if d_weight is not None and h.dtype == wide:
                 d_weight.addmm_(d_logits.T, h)
             elif d_weight is not None:
                 d_weight += logits_fp32(d_logits.T.to(h.dtype), h.T)  # bf16 factors, fp32 sums
-            del d_logits
-        return d_hidden, None if d_weight is None else d_weight.to(head_weight.dtype), None, None
+            del d_logits  # before the next chunk's come
+        return d_hidden, None if d_weight is None else d_weight.to(head_weight.dtype), None, None, None
 
 
-def token_logps(hidden, head_weight, targets, temperature=1.0):
+def token_logps(hidden, head_weight, targets, temperature=1.0, known=None):
     """log pi(target) under softmax(hidden @ head_weight^T / temperature), differentiable in hidden and head_weight.
 
     hidden [N, D] that predicts targets [N] (long), head_weight [V, D] -> [N], fp32 (fp64 for fp64 input). Memory: CHUNK x V.
+    known [N]: the result, where `score_tokens` has computed it for these hidden states and weights; only the gradient is left to do.
 
         >>> token_logps(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([0, 3])).exp()
         tensor([0.2500, 0.2500])
     """
-    return _TokenLogps.apply(hidden, head_weight, targets, temperature)
+    return _TokenLogps.apply(hidden, head_weight, targets, temperature, known)
 
 
 def kl_from_logits(logits, ref_logits):

@@ -246,7 +246,7 @@ def test_grpo_leaves_out_groups_with_one_reward_and_loses_nothing(make_model, mo
         model.zero_grad()
         rows = []
         monkeypatch.setattr(train, "response_hidden", lambda model, part, share: rows.extend(part) or response_hidden(model, part, share))
-        train.accumulate_gradients(model, batch, args, quiet)
+        train.accumulate_gradients(model, batch, args, quiet, moved=True)  # the sampler's log-probs are made up
         return torch.cat([p.grad.flatten() for p in model.parameters()]), len(rows), batch
 
     response_hidden = train.response_hidden

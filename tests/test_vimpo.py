@@ -386,3 +386,19 @@ def test_the_examples_in_the_docstrings_are_true():
     """A worked example that the code has left behind."""
     results = doctest.testmod(vimpo)
     assert results.attempted > 0 and results.failed == 0
+
+
+def test_known_logps_leave_the_gradient_as_it_is():
+    """A normaliser taken from another temperature, or from log-probs of another order."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, head, targets = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((700, 8), (30, 8), (700,)))
+    targets, g = (targets * 10).long() % 30, torch.randn(700, generator=generator, dtype=torch.float64)
+    results = []
+    for use in (False, True):
+        h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
+        known = vimpo.score_tokens(hidden, head, hidden, head, targets, 0.7)[0] if use else None
+        logps = vimpo.token_logps(h, w, targets, 0.7, known)
+        (logps * g).sum().backward()
+        results.append((logps.detach(), h.grad, w.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
