@@ -81,20 +81,24 @@ def say(text=""):
     print(text, flush=True)
 
 
-def race(contestants, rounds, device):
-    """{name: function} -> {name: {"seconds": median, "mib": median peak, "result": of the last round}}; they take turns after one warm-up."""
-    seconds, memory, result = ({name: [] for name in contestants} for _ in range(3))
+def race(contestants, rounds, device, steady=True):
+    """{name: function} -> {name: {"seconds": median, "mib": peak, "result": of the last turn}}; they take turns.
+
+    The first turn warms up and measures memory, which means giving back what is free; the others measure time, and keep it (steady), as a
+    program at work does, or not, where all contestants' memory together would be too much.
+    """
+    seconds, memory, result = {name: [] for name in contestants}, {}, {}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
-            peak, start = peak_memory(device), time.perf_counter()
+            peak = peak_memory(device) if turn == 0 or not steady else None
+            start = time.perf_counter()
             result[name] = run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-                memory[name].append(peak())
-    return {name: {"seconds": statistics.median(seconds[name]), "result": result[name],
-                   "mib": None if memory[name][0] is None else statistics.median(memory[name])} for name in contestants}
+            seconds[name].append(time.perf_counter() - start)
+            if peak:
+                memory[name] = peak()
+    return {name: {"seconds": statistics.median(seconds[name][1:]), "mib": memory[name], "result": result[name]} for name in contestants}
 
 
 def clock(run, device, repeats=5):
@@ -331,7 +335,7 @@ def bench_logps(device, dtype, quick):
     head = torch.randn(V, D, device=device, dtype=dtype) / D**0.5
     ref_head, targets = head + 0.01 * torch.randn_like(head), torch.randint(V, (N,), device=device)
     rows = race({name: functools.partial(logps_and_kl, name == "ours", hidden, ref_hidden, head, ref_head, targets) for name in ("ours", "dense")},
-                1, device)
+                1, device, steady=False)
     worst = max(difference(a, b) for a, b in zip(rows["ours"]["result"], rows["dense"]["result"], strict=True))
     return report(f"log-probs with gradient, and exact KL: {N} tokens, D {D}, V {V}", rows,
                   f"largest relative difference of log-probs, KL and gradients {worst:.1e}") | {"difference": worst}
@@ -339,9 +343,7 @@ def bench_logps(device, dtype, quick):
 
 def bench_recurrence():
     td, mask = torch.randn(64, 4096), torch.rand(64, 4096) < 0.9
-    torch.zeros(2**22)  # freed at once: from here on the C library keeps such blocks instead of giving them back, as in a program at work
-
-    def repeated(run, times):  # one call is too short to time alone, and tracing memory would cost more than it takes
+    def repeated(run, times):  # one call is too short to time alone
         start = time.perf_counter()
         for _ in range(times):
             out = run(td, mask, 0.95)

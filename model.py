@@ -22,6 +22,7 @@ activations, `model.compute_dtype`, at each use. The frozen reference and the sa
 """
 
 import contextlib
+import ctypes
 import functools
 import json
 import math
@@ -465,6 +466,14 @@ class SharedPrompts:
 # Checkpoint folders
 
 
+def keep_freed_memory():
+    """Let glibc keep what it frees: by default it returns large blocks to the kernel and gets them back cleared, a seventh of a step's time."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(parameter, 2**31 - 1)
+
+
 def choose_device(device="auto", dtype="auto"):
     """("auto", "cpu", "cuda", "cuda:1", ...; "auto", "fp32", "bf16") -> (torch.device, compute dtype); auto is bf16 on CUDA, fp32 on the CPU."""
     if device == "auto":
@@ -476,6 +485,8 @@ def choose_device(device="auto", dtype="auto"):
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; "
                          "wanted auto, cpu or one of those")
+    if device.type == "cpu":
+        keep_freed_memory()
     return device, {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
 
 
