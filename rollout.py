@@ -13,6 +13,9 @@ the Gumbel-max rule, which ties the choice to two scores and not to a sum over a
 V draws per token are many, so the vocabulary is cut into about sqrt(V) blocks: first a block by its mass, then a token within it, which
 takes 2 sqrt(V) draws and has the same distribution exactly:  p(v) = p(block of v) p(v | block of v).
 
+On a CPU the weights are packed once for the many small products of decoding (model.sampling_copy); on CUDA a step's shapes are rounded up, so that it
+can be recorded as a CUDA graph and replayed (`_recorder`).
+
     rollouts = generate(model, [[1, 2, 3]], samples_per_prompt=8, max_new_tokens=64, stop_ids=tokenizer.eos_ids)
 """
 

@@ -138,3 +138,20 @@ def test_what_cannot_be_shared_is_refused_in_one_line(tmp_path, monkeypatch, cap
         train.main(["--model", str(DEMO / "model"), "--data", str(DEMO / "train.jsonl"), "--out", str(tmp_path / "r"), *flags])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("environment", "more", "says"), [
+    ({"WORLD_SIZE": "abc"}, [], "WORLD_SIZE is 'abc'; wanted a whole number above 0"),
+    ({"WORLD_SIZE": "0"}, [], "WORLD_SIZE is '0'; wanted a whole number above 0"),
+    ({"WORLD_SIZE": "5"}, ["--prompts-per-step", "4"], "--prompts-per-step is 4 with 5 processes; wanted one prompt each or more"),
+    ({"WORLD_SIZE": "2"}, ["--offload"], "--offload with 2 processes; wanted one"),
+    ({"WORLD_SIZE": "2"}, ["--device", "cuda:1"], "--device cuda:1 with 2 processes; wanted auto, cuda or cpu")])
+def test_what_several_processes_cannot_do_is_said_in_one_line(tmp_path, monkeypatch, capsys, environment, more, says):
+    """A stack trace from int(), or processes that wait for each other because one of them has nothing to do."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--model", str(ROOT / "demo/model"), "--data", str(ROOT / "demo/train.jsonl"), "--out", str(tmp_path / "r"), *more])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in error and error.count("\n") == 1
+    assert not (tmp_path / "r").exists()
