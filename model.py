@@ -466,12 +466,11 @@ class SharedPrompts:
 # Checkpoint folders
 
 
-def keep_freed_memory():
+def keep_freed_memory(trim=2**31 - 1, mmap=2**31 - 1):
     """Let glibc keep what it frees: by default it returns large blocks to the kernel and gets them back cleared, a seventh of a step's time."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(parameter, 2**31 - 1)
+        libc.mallopt(-1, trim), libc.mallopt(-3, mmap)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 
 
 def choose_device(device="auto", dtype="auto"):
