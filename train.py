@@ -730,7 +730,7 @@ def main(argv=None):
     test_prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in tests]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     if args.demo:
-        say("The demo: a tiny model that knows how to add and subtract, but slips, learns to take care. Watch `reward`. About three minutes.")
+        say("The demo: a tiny model that knows how to add and subtract, but slips, learns to take care. Watch `reward`. About two minutes.")
     processes = f" in {several.world()} processes" if several.world() > 1 else ""
     say(f"{args.algo}: {args.model} ({size:.1f}M parameters, {model.compute_dtype} on {model.device}{processes}), {len(problems)} problems, "
         f"steps {done + 1} to {steps} of {P} prompts x {args.samples_per_prompt} samples -> {out}")
