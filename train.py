@@ -300,7 +300,8 @@ def accumulate_gradients(model, batch, args, show, moved=False):
 
     Each micro-batch's means are rescaled by its share of the responses (L_V) and of the tokens (L_A), so the parts add up to the whole.
     In GRPO a response of a group with one reward has advantage 0 and so no gradient: it is left out, but counted. In VIMPO its target is 0,
-    but its gradient is not once the policy has moved: it stays. moved: the weights have changed since batch["logps"] was computed. With several processes batch is this one's share, B and N count all.
+    but its gradient is not once the policy has moved: it stays. With several processes batch is this one's share, B and N count all.
+    moved: the weights have changed since batch["logps"] was computed, so they are not the log-probs of now.
     """
     mine = len(batch["rollouts"])
     B, N = several.total(mine, int(batch["mask"].sum()))

@@ -118,7 +118,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_model_loads(tmp_pat
 
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     monkeypatch.setattr("model.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    assert f"--out {tmp_path / 'r'}: Read-only file system; wanted a folder that can be made and written to" in refused(drill.settings(tmp_path / "r", few), capsys)
+    said = refused(drill.settings(tmp_path / "r", few), capsys)
+    assert f"--out {tmp_path / 'r'}: Read-only file system; wanted a folder that can be made and written to" in said
 
 
 def test_all_settings_that_matter_are_listed_at_once_and_others_may_change(tmp_path, few, whole, capsys):
