@@ -345,6 +345,7 @@ def bench_logps(device, dtype, quick):
 
 def bench_recurrence():
     td, mask = torch.randn(64, 4096), torch.rand(64, 4096) < 0.9
+
     def repeated(run, times):  # one call is too short to time alone
         start = time.perf_counter()
         for _ in range(times):

@@ -197,7 +197,7 @@ class GroupCache:
 def plan_slots(model, samples, capacity, slots=None):
     """How many rows to decode together: all samples, at most 512, and no more than the memory set aside holds at `capacity` tokens a row.
 
-    On CUDA that is half of what is free, and `slots` asked for that need more than 0.9 of it raise ValueError.
+    On CUDA that is half of what is free; `slots` asked for that need more than nine tenths of what is free raise ValueError.
     """
     c, cuda = model.config, model.device.type == "cuda"
     row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes of keys and values
