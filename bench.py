@@ -8,7 +8,7 @@ Machines are noisy, so nothing here is an absolute claim: contestants take turns
 the ratio within one run. Contestants:
 
     sampling      ours (one prefill a prompt, finished rows leave); dense (a prefill a sample, all rows until the last ends); transformers
-    step          ours; the formula of a large library's VIMPO trainer on transformers' model: generate, full logits of policy and reference
+    step          ours; what a large library's VIMPO trainer computes by default, on transformers' model (see peer_step)
     log-probs     ours (chunked, made again in the backward pass); dense (log_softmax of the full [N, V] logits of both models)
     recurrence    ours (log T tensor operations); two loops over time
     scaling       seconds and memory of score + update against response length, group size, vocabulary and batch
@@ -216,23 +216,27 @@ def learn(model, reference, optimizer, rollouts, samples):
 
 
 def peer_step(peer, peer_reference, optimizer, prompts, samples, max_new_tokens):
-    """The same step in the peers' way: whole sequences, [B, T, V] log-softmax of both models, gradient through it."""
-    _, out = peer_generate(peer, prompts, samples, max_new_tokens, ())
-    P, T = out.size(1) - max_new_tokens, max_new_tokens
+    """The same step as the library's trainer takes it by default: eight sequences at a time, prompt included, with recomputed activations,
+    the [b, T, V] log-softmax of both models, gradient through the policy's, advantages whitened per micro-batch."""
+    _, out = peer_generate(peer.eval(), prompts, samples, max_new_tokens, ())
+    T, B = max_new_tokens, len(out)
     lengths = torch.tensor([len(p) for p in prompts for _ in range(samples)], device=out.device)
-    mask = (torch.arange(out.size(1), device=out.device)[None] >= P - lengths[:, None]).long()
-    targets = out[:, P:, None]
-    with torch.no_grad():
-        ref_logps = peer_reference(out, attention_mask=mask).logits[:, -T - 1 : -1].log_softmax(-1)  # [B, T, V]
-    all_logps = peer(out, attention_mask=mask).logits[:, -T - 1 : -1].log_softmax(-1)  # [B, T, V]
-    kl = (all_logps.exp() * (all_logps - ref_logps)).sum(-1).detach()
-    logps, ones = all_logps.gather(2, targets)[..., 0], torch.ones(out.size(0), T, device=out.device)
-    rewards = torch.arange(out.size(0), device=out.device) % 2.0
-    td = vimpo.td_terms(logps, ref_logps.gather(2, targets)[..., 0], kl, ones, ARGS.beta)
-    advantages = vimpo.whiten(vimpo.gae(td, ones), ones)
-    loss = vimpo.value_loss(td, rewards, torch.full_like(rewards, 0.5), ones)
-    loss = loss + ARGS.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
-    loss.backward()
+    mask = (torch.arange(out.size(1), device=out.device)[None] >= out.size(1) - T - lengths[:, None]).long()
+    rewards = torch.arange(B, device=out.device) % 2.0
+    peer.train()  # or nothing is recomputed
+    for i in range(0, B, 8):
+        ids, ones = out[i : i + 8], torch.ones(min(8, B - i), T, device=out.device)
+        inputs = {"input_ids": ids, "attention_mask": mask[i : i + 8], "logits_to_keep": T + 1, "use_cache": False}
+        all_logps = peer(**inputs).logits[:, :-1].log_softmax(-1)  # [b, T, V]
+        with torch.no_grad():
+            ref_logps = peer_reference(**inputs).logits[:, :-1].log_softmax(-1)  # [b, T, V]
+            kl = (all_logps.exp() * (all_logps - ref_logps)).sum(-1)
+        logps, ref_logps = (x.gather(2, ids[:, -T:, None])[..., 0] for x in (all_logps, ref_logps))
+        td = vimpo.td_terms(logps, ref_logps, kl, ones, ARGS.beta)
+        advantages = vimpo.whiten(vimpo.gae(td, ones), ones)
+        loss = vimpo.value_loss(td, rewards[i : i + 8], torch.full_like(rewards[i : i + 8], 0.5), ones)
+        loss = loss + ARGS.actor_coef * vimpo.ppo_loss(logps, logps.detach(), advantages, ones)
+        (loss * len(ids) / B).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
@@ -320,6 +324,7 @@ def bench_step(model, peers, prompts, rounds, quick, peak):
     reference, optimizer = transformer.frozen_copy(model), torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
     contestants = {"ours": lambda: our_step(model, reference, optimizer, prompts, 8, new)}
     if peers:
+        peers[0].gradient_checkpointing_enable()
         peer_optimizer = torch.optim.AdamW(peers[0].parameters(), lr=1e-9)
         contestants["peers"] = lambda: peer_step(*peers, peer_optimizer, prompts, 8, new)
     rows = race(contestants, rounds, model.device)

@@ -35,7 +35,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json",
               "added_tokens.json", "vocab.json", "merges.txt")  # files that make a checkpoint folder whole; copied, never rewritten
@@ -198,26 +197,49 @@ def _onednn(x, weight, bias=None, then="none"):
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
 
 
-class _OneDNN(torch.autograd.Function):
+def linear(x, weight, bias=None):
+    """x [..., I] @ weight [O, I]^T + bias [O] -> [..., O]."""
+    if not ONEDNN or x.dtype != torch.float32 or x.is_cuda or not x.numel() or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    return _onednn(x, weight, bias)
+
+
+class _Products(torch.autograd.Function):
+    """x = make(*inputs) -> x @ weight^T + bias, for each weight and bias that follow the n inputs."""
+
     @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        return _onednn(x, weight, bias)
+    def forward(ctx, make, n, *tensors):
+        ctx.make, ctx.n, x = make, n, make(*tensors[:n])
+        ctx.save_for_backward(*tensors)  # fp32 masters as they are: casting again is cheaper than keeping what was cast
+        return tuple(linear(x, w.to(x.dtype), b if b is None else b.to(x.dtype)) for w, b in zip(tensors[n::2], tensors[n + 1 :: 2], strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        d_x = _onednn(grad, weight.T) if ctx.needs_input_grad[0] else None
-        return d_x, rows.T @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None, rows.sum(0) if ctx.needs_input_grad[2] else None
+    def backward(ctx, *grads):
+        needed, saved = ctx.needs_input_grad[2:], ctx.saved_tensors
+        inputs = [t if t is None else t.detach().requires_grad_(need) for t, need in zip(saved[: ctx.n], needed, strict=False)]
+        params, wanted = saved[ctx.n :], [t for t in inputs if t is not None and t.requires_grad]
+        with torch.enable_grad():
+            x = ctx.make(*inputs)
+        rows, d_x, d_params = x.detach().flatten(0, -2), 0, []  # [N, I]
+        for i, grad in enumerate(grads):
+            weight, (learns, biased) = params[2 * i], needed[ctx.n + 2 * i : ctx.n + 2 * i + 2]
+            d_x += linear(grad, weight.to(x.dtype).T)
+            grad = grad.flatten(0, -2)  # [N, O]
+            d_params += [(grad.T @ rows).to(weight.dtype) if learns else None, grad.sum(0).to(weight.dtype) if biased else None]
+        d_inputs = iter(torch.autograd.grad(x, wanted, d_x) if wanted else ())
+        return None, None, *(next(d_inputs) if t is not None and t.requires_grad else None for t in inputs), *d_params
 
 
-def linear(x, weight, bias=None):
-    """x [..., I] @ weight [O, I]^T + bias [O] -> [..., O]."""
-    if not ONEDNN or x.dtype != torch.float32 or x.is_cuda or not x.numel():
-        return F.linear(x, weight, bias)
-    return (_OneDNN.apply if torch.is_grad_enabled() else _onednn)(x, weight, bias)
+def products(make, inputs, *layers):
+    """[layer(make(*inputs)) for layer in layers]; the backward pass keeps `inputs` alone, and makes the factor of the products again.
+
+    make is element-wise and costs next to nothing beside the products, but what it makes would be half of a training step's memory.
+    """
+    if not torch.is_grad_enabled():
+        x = make(*inputs)
+        return [layer(x) for layer in layers]
+    return _Products.apply(make, len(inputs), *inputs, *(p for layer in layers for p in (layer.weight, layer.bias)))
 
 
 class Linear(nn.Linear):
@@ -236,8 +258,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
-    def forward(self, x):
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)  # squares and their mean in fp32 at least
+    def forward(self, x, weight=None):
+        """weight: self.weight, where autograd must see it among the arguments (`products`)."""
+        weight = self.weight if weight is None else weight
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), self.eps)  # squares and their mean in fp32 at least
 
 
 def rotate(x, cos, sin):
@@ -249,21 +273,24 @@ def rotate(x, cos, sin):
     return torch.addcmul(x * cos, torch.cat((im, re), dim=-1), sin).to(x.dtype)
 
 
-def attend(q, k, v, mask=None):
-    """softmax(q k^T / sqrt(Dh)) v for q [B, H, T, Dh] and k, v [B, Hkv, S, Dh] -> [B, H, T, Dh]; causal where mask is None.
-
-    mask [B, 1, T, S] is True where a query may look.
-    """
+def attend(q, k, v, bias=None):
+    """softmax(q k^T / sqrt(Dh) + bias) v for q [B, H, T, Dh] and k, v [B, Hkv, S, Dh] -> [B, H, T, Dh]; causal where bias is None."""
     B, H, T, Dh = q.shape
     Hkv = k.size(1)
-    if T == 1 and mask is not None:
-        # Decoding: the H/Hkv queries of a key head stand in for time, so that its keys are read once and never copied.
-        return F.scaled_dot_product_attention(q.view(B, Hkv, H // Hkv, Dh), k, v, attn_mask=mask).reshape(B, H, 1, Dh)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=Hkv != H)
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=Hkv != H)
+    # The H/Hkv queries of a key head stand in for time: its keys are read once and never copied, nor kept in copies for the backward pass.
+    return F.scaled_dot_product_attention(q.reshape(B, Hkv, -1, Dh), k, v, attn_mask=bias).reshape(B, H, T, Dh)
+
+
+def attention_bias(seen, model):
+    """seen [B, T, S], True where a query may look -> what `attend` adds to the scores of a key head's queries: 0 or -inf [B, 1, H/Hkv*T, S]."""
+    bias = torch.zeros(seen.shape, dtype=model.compute_dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
+    return bias.repeat(1, model.config.H // model.config.Hkv, 1)[:, None]
 
 
 class Attention(nn.Module):
-    """x [B, T, D] -> queries [B, H, T, Dh], keys and values [B, Hkv, T, Dh], rotated; o_proj is applied after they were read (Layer)."""
+    """norm(x), x [B, T, D] -> queries [B, H, T, Dh], keys and values [B, Hkv, T, Dh], rotated; o_proj comes after they were read (Layer)."""
 
     def __init__(self, c):
         super().__init__()
@@ -275,11 +302,12 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(c.Dh, c.eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, norm, cos, sin):
         B, T, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, T, self.H, self.Dh)).transpose(1, 2)  # [B, H, T, Dh]
-        k = self.k_norm(self.k_proj(x).view(B, T, self.Hkv, self.Dh)).transpose(1, 2)  # [B, Hkv, T, Dh]
-        v = self.v_proj(x).view(B, T, self.Hkv, self.Dh).transpose(1, 2)  # [B, Hkv, T, Dh]
+        q, k, v = products(norm, (x, norm.weight), self.q_proj, self.k_proj, self.v_proj)
+        q = self.q_norm(q.view(B, T, self.H, self.Dh)).transpose(1, 2)  # [B, H, T, Dh]
+        k = self.k_norm(k.view(B, T, self.Hkv, self.Dh)).transpose(1, 2)  # [B, Hkv, T, Dh]
+        v = v.view(B, T, self.Hkv, self.Dh).transpose(1, 2)  # [B, Hkv, T, Dh]
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
@@ -290,15 +318,25 @@ class MLP(nn.Module):
         self.up_proj = Linear(c.D, c.F, bias=c.mlp_bias)
         self.down_proj = Linear(c.F, c.D, bias=c.mlp_bias)
 
-    def forward(self, x):
+    def forward(self, x, norm, recompute=False):
+        """recompute: keep x alone for the backward pass, and make gate and up again there, two products of the layer's seven."""
+        def gated(*inputs):
+            gate, up = _Products.apply(norm, 2, *inputs)
+            return F.silu(gate) * up
+
+        if recompute:
+            gate, up = self.gate_proj, self.up_proj
+            return products(gated, (x, norm.weight, gate.weight, gate.bias, up.weight, up.bias), self.down_proj)[0]
         if self.gate_proj.packed is None:
-            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+            gate, up = products(norm, (x, norm.weight), self.gate_proj, self.up_proj)
+            return products(lambda gate, up: F.silu(gate) * up, (gate, up), self.down_proj)[0]
+        x = norm(x)
         gate = _onednn(x, self.gate_proj.packed, self.gate_proj.bias, "swish")  # silu, and below the product with it, ride along
         return self.down_proj(torch.ops.mkldnn._linear_pointwise.binary(x, gate, self.up_proj.packed, self.up_proj.bias, "mul"))
 
 
 class Layer(nn.Module):
-    """Two halves of dense arithmetic around the attention, which alone knows of masks and caches."""
+    """Dense arithmetic around the attention, which alone knows of masks and caches."""
 
     def __init__(self, c):
         super().__init__()
@@ -307,18 +345,11 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.D, c.eps)
         self.mlp = MLP(c)
 
-    def before(self, x, cos, sin):
-        return self.self_attn(self.input_layernorm(x), cos, sin)
-
-    def after(self, x, read):
-        """read [B, H, T, Dh]: what the heads read."""
-        x = x + self.self_attn.o_proj(read.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.post_attention_layernorm(x))
-
     def forward(self, x, cos, sin, attend, recompute=False):
-        """attend(q, k, v) -> what the heads read. recompute: keep x, q, k, v and that for the backward pass, make the rest again there."""
-        run = functools.partial(checkpoint, use_reentrant=False) if recompute else lambda half, *inputs: half(*inputs)
-        return run(self.after, x, attend(*run(self.before, x, cos, sin)))
+        """attend(q, k, v) -> what the heads read."""
+        read = attend(*self.self_attn(x, self.input_layernorm, cos, sin))  # [B, H, T, Dh]
+        x = x + products(lambda read: read.transpose(1, 2).flatten(2), (read,), self.self_attn.o_proj)[0]
+        return x + self.mlp(x, self.post_attention_layernorm, recompute)
 
 
 class Transformer(nn.Module):
@@ -327,7 +358,7 @@ class Transformer(nn.Module):
     def __init__(self, config, dtype=torch.float32):
         super().__init__()
         self.config, self.compute_dtype, self.folder = config, dtype, None  # folder: where it was loaded from
-        self.recompute = False  # True: keep a layer's inputs and attention for the backward pass, and make the rest again there
+        self.recompute = False  # True: half the activations for a sixth more arithmetic (MLP.forward)
         self.packed_head = None  # see `sampling_copy`
         self.inv_freq = None  # rope_frequencies on the device: copied there once, because a recorded step may not copy from the host
         self.model = nn.Module()
@@ -398,7 +429,7 @@ class KVCache:
     """
 
     def __init__(self, model, rows, capacity):
-        c = model.config
+        c, self.model = model.config, model
         shape = (c.layers, rows, c.Hkv, capacity, c.Dh)
         # Zeros, not empty: a masked key has weight 0, and 0 * NaN would still be NaN.
         self.k = torch.zeros(shape, dtype=model.compute_dtype, device=model.device)
@@ -414,7 +445,7 @@ class KVCache:
         self.fresh = self.fill == 0
         self.fill += T
         keys = torch.arange(min(self.fill, self.k.size(3)), device=device)
-        self.mask = None if self.fresh else (keys <= self.positions[:, :, None])[:, None]  # [B, 1, T, S]: a token sees its past and itself
+        self.bias = None if self.fresh else attention_bias(keys <= self.positions[:, :, None], self.model)  # a token sees its past and itself
         return self.positions
 
     def attend(self, layer, q, k, v):
@@ -425,32 +456,32 @@ class KVCache:
             return attend(q, k, v)
         self.k[layer].transpose(1, 2)[self.rows, self.positions] = k.transpose(1, 2)
         self.v[layer].transpose(1, 2)[self.rows, self.positions] = v.transpose(1, 2)
-        return attend(q, self.k[layer, :B, :, : self.fill], self.v[layer, :B, :, : self.fill], self.mask)
+        return attend(q, self.k[layer, :B, :, : self.fill], self.v[layer, :B, :, : self.fill], self.bias)
 
 
 class SharedPrompts:
     """Keys and values of prompts, computed once, with gradient where that is on, then read by all the responses that go on from them.
 
-        past = SharedPrompts(model.device)
+        past = SharedPrompts(model)
         model.hidden(prompts [G, P], past)                       # records
         past.share(lengths [G], owner [B])                       # response b goes on from the first lengths[owner[b]] tokens of prompt owner[b]
         model.hidden(responses [B, T], past)                     # as if each prompt had been computed once per response
     """
 
-    def __init__(self, device):
-        self.k, self.v, self.owner, self.device = [], [], None, device
+    def __init__(self, model):
+        self.k, self.v, self.owner, self.model = [], [], None, model
 
     def share(self, lengths, owner):
         self.lengths, self.owner = lengths[owner], owner  # [B] each
 
     def begin(self, B, T):
+        time = torch.arange(T, device=self.model.device)
         if self.owner is None:
-            return torch.arange(T, device=self.device)[None]
-        time = torch.arange(T, device=self.device)
+            return time[None]
         P = self.k[0].size(2) if self.k else 0
-        seen = torch.arange(P, device=self.device)[None] < self.lengths[:, None]  # [B, P]
-        causal = (time[None] <= time[:, None]).expand(B, 1, T, T)
-        self.mask = torch.cat((seen[:, None, None].expand(B, 1, T, P), causal), dim=3)  # [B, 1, T, P+T]
+        prompt = torch.arange(P, device=time.device) < self.lengths[:, None, None]  # [B, 1, P]
+        causal = time <= time[:, None]  # [T, T]
+        self.bias = attention_bias(torch.cat((prompt.expand(B, T, P), causal.expand(B, T, T)), dim=2), self.model)  # [B, 1, H/Hkv*T, P+T]
         return self.lengths[:, None] + time
 
     def attend(self, layer, q, k, v):
@@ -459,7 +490,7 @@ class SharedPrompts:
             return attend(q, k, v)
         if self.k:
             k, v = torch.cat((self.k[layer][self.owner], k), dim=2), torch.cat((self.v[layer][self.owner], v), dim=2)
-        return attend(q, k, v, self.mask)
+        return attend(q, k, v, self.bias)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------

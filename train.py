@@ -123,7 +123,7 @@ def parse_args(argv):
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default %(default)s)")
     g.add_argument("--dtype", choices=["auto", "fp32", "bf16"], default="auto", help="of the arithmetic; masters are fp32 (auto: bf16 on cuda)")
     g.add_argument("--tokens-per-microbatch", type=ranged(int, 1), default=8192, metavar="N", help="padded; sets memory (default %(default)s)")
-    g.add_argument("--recompute-activations", action="store_true", help="less memory in the update, for computing most of a layer twice")
+    g.add_argument("--recompute-activations", action="store_true", help="half the activations, for a sixth more arithmetic in the update")
     g.add_argument("--offload", action="store_true", help="reference and AdamW's moments in host memory except while they are needed (one GPU)")
     g.add_argument("--slots", type=ranged(int, 1), metavar="N", help="rows sampled together (default: as memory allows)")
     args = parser.parse_args(argv)
@@ -247,7 +247,7 @@ def response_hidden(model, rollouts, share):
     prompts = list(dict.fromkeys(tuple(r.prompt_ids) for r in rollouts)) if share else []
     past, lead = None, [r.prompt_ids for r in rollouts]
     if share:
-        past, lead = transformer.SharedPrompts(model.device), [r.prompt_ids[-1:] for r in rollouts]
+        past, lead = transformer.SharedPrompts(model), [r.prompt_ids[-1:] for r in rollouts]
         prompt_hidden = model.hidden(pad([p[:-1] or p for p in prompts]), past)  # or p: unseen, but all processes make the same calls
         index = {p: i for i, p in enumerate(prompts)}
         past.share(torch.tensor([len(p) - 1 for p in prompts], device=model.device),

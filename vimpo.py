@@ -40,7 +40,7 @@ Run the examples: python -m doctest vimpo.py. Sections named below are those of 
 import torch
 from torch.nn import functional as F
 
-from model import logits_fp32
+from model import linear, logits_fp32
 
 CHUNK = 256  # tokens whose logits exist at a time: at V = 152k in fp32, 0.16 GB instead of all tokens' 0.6 MB each
 
@@ -88,7 +88,7 @@ class _TokenLogps(torch.autograd.Function):
             lse = d_logits.gather(1, t) - logps[i : i + CHUNK, None]  # [n, 1]: no further pass over V
             d_logits.sub_(lse).exp_().mul_(-g).scatter_add_(1, t, g)
             if d_hidden is not None:
-                d_hidden[i : i + CHUNK] = d_logits.to(h.dtype) @ weight
+                d_hidden[i : i + CHUNK] = linear(d_logits.to(h.dtype), weight.T)
             if d_weight is not None and h.dtype == wide:
                 d_weight.addmm_(d_logits.T, h)
             elif d_weight is not None:

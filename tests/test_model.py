@@ -444,7 +444,7 @@ def test_shared_prompts_give_the_hidden_states_and_gradients_of_whole_sequences(
         return torch.cat([model.hidden(row)[:, -6:] for row in rows])
 
     def shared():
-        past = SharedPrompts("cpu")
+        past = SharedPrompts(model)
         model.hidden(prompts, past)
         past.share(lengths, owner)
         return model.hidden(responses, past)
@@ -464,7 +464,8 @@ def test_shared_prompts_give_the_hidden_states_and_gradients_of_whole_sequences(
 @torch.no_grad()
 def test_shared_prompts_of_length_nought_leave_plain_sequences():
     """Prompts of one token share nothing: no keys are recorded, and none must be looked for."""
-    model, responses, past = load_model(GOLDEN / "qwen2"), draw(4, 9), SharedPrompts("cpu")
+    model, responses = load_model(GOLDEN / "qwen2"), draw(4, 9)
+    past = SharedPrompts(model)
     past.share(torch.zeros(2, dtype=torch.long), torch.tensor([0, 1, 1, 0]))
     torch.testing.assert_close(model.hidden(responses, past), model.hidden(responses), rtol=0, atol=1e-5)
 
