@@ -114,8 +114,9 @@ def main(argv=None):
     except (ValueError, OSError) as e:
         die("eval.py", e)
     start = time.time()
-    table = evaluate(model, tokenizer, problems, prompts, samples=args.samples, temperature=args.temperature, top_p=args.top_p,
-                     max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=several.watch("eval"))
+    with several.memory("eval.py", "sampling", "lower --slots or --max-new-tokens"):
+        table = evaluate(model, tokenizer, problems, prompts, samples=args.samples, temperature=args.temperature, top_p=args.top_p,
+                         max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=several.watch("eval"))
     if several.rank():
         return 0
     print(format_table(table, args.samples))

@@ -197,7 +197,7 @@ class GroupCache:
 def plan_slots(model, samples, capacity, slots=None):
     """How many rows to decode together: all samples, at most 512, and no more than the memory set aside holds at `capacity` tokens a row.
 
-    On CUDA that is half of what is free; `slots` asked for that need more than nine tenths of what is free raise ValueError.
+    On CUDA that is half of what is free; `slots` asked for that need more than nine tenths of what is free raise torch.OutOfMemoryError.
     """
     c, cuda = model.config, model.device.type == "cuda"
     row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes of keys and values
@@ -207,8 +207,9 @@ def plan_slots(model, samples, capacity, slots=None):
     if slots is None:
         return max(1, min(samples, 512, budget // row))
     if cuda and min(slots, samples) * row > 1.8 * budget:
-        raise ValueError(f"--slots {slots}: {min(slots, samples) * row / 2**30:.1f} GiB of keys and values for {capacity} tokens a row, but only "
-                         f"{2 * budget / 2**30:.1f} GiB are free; wanted at most {budget // row} slots, or a smaller --max-new-tokens")
+        raise torch.OutOfMemoryError(
+            f"--slots {slots}: {min(slots, samples) * row / 2**30:.1f} GiB of keys and values for {capacity} tokens a row, but only "
+            f"{2 * budget / 2**30:.1f} GiB are free; wanted at most {budget // row} slots, or a smaller --max-new-tokens")
     return min(slots, samples)
 
 

@@ -79,6 +79,15 @@ def say(text):
 # Numbers
 
 
+@contextlib.contextmanager
+def memory(program, phase, flags):
+    """Running out of GPU memory costs one line that says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        die(program, f"out of GPU memory in {phase}: {flags} ({str(e).splitlines()[0][:200]})")
+
+
 def total(*numbers):
     """Each of these numbers, added up over the processes."""
     if world() == 1:

@@ -55,7 +55,7 @@ from data import die, ranged
 from eval import evaluate
 from rewards import score
 from rollout import Rollout
-from several import say, watch
+from several import memory, say, watch
 from tokenizer import Tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -64,6 +64,7 @@ DEMO = {"model": str(HERE / "demo/model"), "data": [str(HERE / "demo/train.jsonl
         "actor_coef": 1e-4, "eval_every": 20, "eval_top_p": 1.0}
 RESUMABLE = {"steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "tokens_per_microbatch", "recompute_activations", "offload",
              "out", "device", "demo"}  # settings that may change when a run goes on: they don't change what a step computes
+RESUME = "; --resume goes on from the last checkpoint"
 LOGS = ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl")
 
 
@@ -556,15 +557,6 @@ def move_moments(optimizer, device):
             state[key] = state[key].to(device)
 
 
-@contextlib.contextmanager
-def memory(phase, flags):
-    """Running out of GPU memory costs one line that says what to lower."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        sys.exit(f"train.py: out of GPU memory in {phase}: {flags}; --resume goes on from the last checkpoint")
-
-
 def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, args):
     """One step on these problems -> (metrics of metrics.jsonl, batch). With several processes batch is this one's share, metrics are of all.
 
@@ -572,7 +564,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     """
     S, start, keep = args.samples_per_prompt, time.monotonic(), args.algo == "vimpo" and several.world() == 1
     policy = policy_of(model)
-    with memory("sampling", "lower --slots or --max-new-tokens"):
+    with memory("train.py", "sampling", "lower --slots or --max-new-tokens" + RESUME):
         rollouts = several.sample(policy, prompts, samples_per_prompt=S, max_new_tokens=args.max_new_tokens, temperature=args.temperature,
                                   top_p=args.top_p, top_k=args.top_k, stop_ids=tokenizer.eos_ids, seed=f"{args.seed}:{step}", slots=args.slots,
                                   on_progress=watch(f"step {step}: sampling"))
@@ -588,7 +580,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     batch |= {"rewards_clean": [clean[i] for i in rows], "problems": [problems[g] for g in mine], "share": worth_sharing(rollouts)}
     t_rollout = time.monotonic()
 
-    with memory("scoring", "lower --tokens-per-microbatch"), several.leave_together():
+    with memory("train.py", "scoring", "lower --tokens-per-microbatch" + RESUME), several.leave_together():
         if args.offload:
             reference.to(model.device)
         batch |= score_batch(policy, reference, batch, args, watch(f"step {step}: scoring"), keep)
@@ -604,10 +596,10 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
     for update in range(args.updates_per_step):
         current = batch
         if update and args.algo == "vimpo":  # the policy has moved, and its KL with it; what was sampled, and its credit, stay
-            with memory("scoring", "lower --tokens-per-microbatch"):
+            with memory("train.py", "scoring", "lower --tokens-per-microbatch" + RESUME):
                 scores = score_batch(policy_of(model), reference, batch, args, watch(f"step {step}: scoring again", leave=False), keep)
             current = batch | {key: scores[key] for key in ("kl", "forward") if key in scores}
-        with memory("the update", "lower --tokens-per-microbatch or give --recompute-activations or --offload"):
+        with memory("train.py", "the update", "lower --tokens-per-microbatch or give --recompute-activations or --offload" + RESUME):
             losses = accumulate_gradients(model, current, args, watch(f"step {step}: update", leave=not moved and several.world() == 1), moved)
             grad_norm = float(transformer.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)))
             if not moved:
@@ -649,7 +641,7 @@ def run_step(step, model, reference, optimizer, tokenizer, problems, prompts, ar
 
 def run_eval(step, model, tokenizer, problems, prompts, args):
     """Evaluate, write RUN/eval.jsonl, print -> accuracy over all files; None in all processes but 0."""
-    with memory("the evaluation", "lower --slots or --max-new-tokens"):
+    with memory("train.py", "the evaluation", "lower --slots or --max-new-tokens" + RESUME):
         table = evaluate(policy_of(model), tokenizer, problems, prompts, temperature=args.eval_temperature, top_p=args.eval_top_p,
                          max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=watch("eval"))
     if table is None:

@@ -171,7 +171,7 @@ def test_numbers_gone_bad_skip_the_update_name_the_response_and_stop_after_three
 @pytest.mark.parametrize(("owner", "name", "words"), [(several, "generate", "in sampling: lower --slots"),
                                                       (train, "score_batch", "in scoring: lower --tokens-per-microbatch"),
                                                       (train, "accumulate_gradients", "in the update: lower --tokens-per-microbatch or give --rec")])
-def test_out_of_gpu_memory_names_the_phase_and_the_flag(tmp_path, few, monkeypatch, owner, name, words):
+def test_out_of_gpu_memory_names_the_phase_and_the_flag(tmp_path, few, monkeypatch, capsys, owner, name, words):
     """A stack trace of thirty lines that says how many MiB could not be had."""
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -180,7 +180,8 @@ def test_out_of_gpu_memory_names_the_phase_and_the_flag(tmp_path, few, monkeypat
     monkeypatch.setattr(owner, name, full)
     with pytest.raises(SystemExit) as stopped:
         train.main(drill.settings(tmp_path / "r", few))
-    assert words in stopped.value.code  # text: printed on stderr, exit code 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stopped.value.code == 2 and words in line and "--resume goes on" in line and "Tried to allocate 20.00 GiB" in line
 
 
 def test_a_signal_leaves_sampling_scoring_and_the_first_update_but_not_a_second(tmp_path, few, monkeypatch):

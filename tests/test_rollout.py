@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import random
+import types
 
 import pytest
 import torch
@@ -269,6 +270,18 @@ def test_planned_slots_fit_the_memory_set_aside(model):
     cache = KVCache(model, 1, 100)
     assert 2 * cache.k.numel() * 4 == 2 * 3 * 2 * 16 * 100 * 4
     assert plan_slots(model, 3, 100) == 3
+
+
+def test_slots_that_do_not_fit_a_gpu_are_refused_with_the_number_that_would(model, monkeypatch):
+    """A cache that fills the card, and a stack trace in the first layer of the first step."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**20, 2**30))
+    gpu = types.SimpleNamespace(config=model.config, device=torch.device("cuda"), compute_dtype=torch.bfloat16)  # never touched
+    row = 2 * model.config.layers * model.config.Hkv * model.config.Dh * 100 * 2
+    fits = 2**19 // row
+    assert plan_slots(gpu, 10_000, 100) == plan_slots(gpu, 10_000, 100, slots=fits) == fits
+    with pytest.raises(torch.OutOfMemoryError, match=f"--slots {4 * fits}: .* wanted at most {fits} slots"):
+        plan_slots(gpu, 10_000, 100, slots=4 * fits)
 
 
 @pytest.mark.parametrize(("change", "message"), [
