@@ -234,7 +234,7 @@ class _Products(torch.autograd.Function):
 def products(make, inputs, *layers):
     """[layer(make(*inputs)) for layer in layers]; the backward pass keeps `inputs` alone, and makes the factor of the products again.
 
-    make is element-wise and costs next to nothing beside the products, but what it makes would be half of a training step's memory.
+    make costs next to nothing beside the products (a norm, silu), but what it makes would be half of a training step's memory.
     """
     if not torch.is_grad_enabled():
         x = make(*inputs)
@@ -312,6 +312,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """W_down(silu(W_gate n) * W_up n) of n = norm(x), x [B, T, D]."""
+
     def __init__(self, c):
         super().__init__()
         self.gate_proj = Linear(c.D, c.F, bias=c.mlp_bias)
@@ -320,11 +322,11 @@ class MLP(nn.Module):
 
     def forward(self, x, norm, recompute=False):
         """recompute: keep x alone for the backward pass, and make gate and up again there, two products of the layer's seven."""
-        def gated(*inputs):
-            gate, up = _Products.apply(norm, 2, *inputs)
-            return F.silu(gate) * up
-
         if recompute:
+            def gated(*inputs):  # x, the norm's weight, then weights and biases
+                gate, up = _Products.apply(norm, 2, *inputs)
+                return F.silu(gate) * up
+
             gate, up = self.gate_proj, self.up_proj
             return products(gated, (x, norm.weight, gate.weight, gate.bias, up.weight, up.bias), self.down_proj)[0]
         if self.gate_proj.packed is None:
