@@ -221,10 +221,11 @@ class _Products(torch.autograd.Function):
         params, wanted = saved[ctx.n :], [t for t in inputs if t is not None and t.requires_grad]
         with torch.enable_grad():
             x = ctx.make(*inputs)
-        rows, d_x, d_params = x.detach().flatten(0, -2), 0, []  # [N, I]
+        rows, d_x, d_params = x.detach().flatten(0, -2), None, []  # [N, I]
         for i, grad in enumerate(grads):
             weight, (learns, biased) = params[2 * i], needed[ctx.n + 2 * i : ctx.n + 2 * i + 2]
-            d_x += linear(grad, weight.to(x.dtype).T)
+            share = linear(grad, weight.to(x.dtype).T)  # [..., I]
+            d_x = share if d_x is None else d_x.add_(share)
             grad = grad.flatten(0, -2)  # [N, O]
             d_params += [(grad.T @ rows).to(weight.dtype) if learns else None, grad.sum(0).to(weight.dtype) if biased else None]
         d_inputs = iter(torch.autograd.grad(x, wanted, d_x) if wanted else ())
@@ -327,8 +328,8 @@ class MLP(nn.Module):
                 gate, up = _Products.apply(norm, 2, *inputs)
                 return F.silu(gate) * up
 
-            gate, up = self.gate_proj, self.up_proj
-            return products(gated, (x, norm.weight, gate.weight, gate.bias, up.weight, up.bias), self.down_proj)[0]
+            inputs = (x, norm.weight, self.gate_proj.weight, self.gate_proj.bias, self.up_proj.weight, self.up_proj.bias)
+            return products(gated, inputs, self.down_proj)[0]
         if self.gate_proj.packed is None:
             gate, up = products(norm, (x, norm.weight), self.gate_proj, self.up_proj)
             return products(lambda gate, up: F.silu(gate) * up, (gate, up), self.down_proj)[0]
