@@ -24,6 +24,7 @@ import re
 import sys
 from itertools import islice
 
+from lib import console
 from lib.equivalence import compare, is_equivalent
 from lib.grading import agreement, describe, load_function, one_line
 
@@ -124,8 +125,6 @@ def explain(response, gold):
 
 
 def main(arguments=None):
-    from lib import console
-
     parser = console.make_parser("rewards.py", "Grade one response, or a file of graded pairs.")
     parser.add_argument("--gold", help="the right answer")
     parser.add_argument("--response", help="the whole response to grade, explained step by step")
