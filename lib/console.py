@@ -1,0 +1,156 @@
+"""Talking to the person at the command line: flags, one-line errors, warnings, progress.
+
+What a user got wrong costs one line on stderr, which names the file, line or flag, what was found
+and what was wanted, and exit code 2. Of several processes the first speaks for all.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+
+
+def first():
+    """Whether this process speaks: the first one, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def die(program, message, code=2):
+    """One line on stderr, then the end: something the user can put right.
+
+    Processes other than the first speak up only if it has nothing to say, and so has not ended
+    them all after a few seconds.
+    """
+    if not first():
+        time.sleep(5)
+    if isinstance(message, OSError) and message.filename is not None:
+        message = f"{message.filename}: {message.strerror}"
+    print(f"{program}: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def say(text):
+    """Process 0 speaks for all."""
+    if first():
+        print(text, flush=True)
+
+
+def warn(message):
+    """Something that a reader of the log must not miss."""
+    if first():
+        print(f"\n!!! WARNING: {message}\n", file=sys.stderr, flush=True)
+
+
+def short(value, most=70):
+    """JSON of a value, cut to one short line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+# --------------------------------------------------------------------------------------------------
+# Flags
+
+
+def make_parser(prog, description):
+    """An ArgumentParser for which a wrong flag costs one line and not a screen of usage."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+
+    def error(message):
+        hint = ""
+        if message.startswith("unrecognized") and "_" in message:
+            hint = ": flags have dashes, no underscores"
+        die(prog, f"{message}{hint} (see {prog} --help)")
+
+    parser.error = error
+    return parser
+
+
+def add_flags(parser, title, rows):
+    """A group of flags from rows (flag, type, default, help).
+
+    type: a function of the text; bool, for a flag without a value; a tuple, of which it is one; a
+    list [function], for several values. The help says the default where there is one.
+    """
+    group = parser.add_argument_group(title)
+    for flag, kind, default, text in rows:
+        if default not in (None, [], False):
+            text += f" (default: {default})"
+        options = {"default": default, "help": text}
+        if kind is bool:
+            options["action"] = "store_true"
+        elif isinstance(kind, tuple):
+            options["choices"] = kind
+        else:
+            options["metavar"] = flag.split("-")[-1].upper()
+            options["type"] = kind[0] if isinstance(kind, list) else kind
+            options["nargs"] = "+" if isinstance(kind, list) else None
+        group.add_argument(flag, **options)
+
+
+def number(kind, least=None, most=None, above=None, below=None):
+    """A type for flags: a whole number (int) or a finite one (float) within these bounds.
+
+    least and most are allowed themselves, above and below are not.
+    """
+    named = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = [f"{word} {bound}" for word, bound in named.items() if bound is not None]
+    name = "a whole number" if kind is int else "a number"
+    wanted = f"{name} {' and '.join(bounds)}".strip()
+
+    def fits(value):
+        return (
+            math.isfinite(value)
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+
+    def parse(text):
+        try:
+            value = kind(text)
+            if fits(value):
+                return value
+        except (ValueError, OverflowError):
+            pass
+        raise argparse.ArgumentTypeError(f"found {text!r}, wanted {wanted}")
+
+    return parse
+
+
+# --------------------------------------------------------------------------------------------------
+# Progress
+
+
+def progress(phase, every=10.0):
+    """A callback (done, total, tokens=0) that shows phase, share done, tokens/s and time to go.
+
+    On a terminal it is one line that rewrites itself. Elsewhere it is a plain line every `every`
+    seconds at most, and none for what is over sooner.
+    """
+    start = shown = time.monotonic()
+    terminal = sys.stderr.isatty()
+    pause = 0.1 if terminal else every
+
+    def show(done, total, tokens=0):
+        nonlocal shown
+        now = time.monotonic()
+        last = terminal and done == total
+        if not first() or (now - shown < pause and not last):
+            return
+        shown = now
+        line = f"{phase} {done}/{total}"
+        if tokens:
+            line += f"  {tokens / (now - start):.0f} tokens/s"
+        # Before a twentieth is done, the shortest ones are, which would promise too much.
+        if total / 20 <= done < total:
+            left = int((now - start) * (total - done) / done)
+            line += f"  {left // 60}:{left % 60:02d} to go"
+        if terminal:
+            print(f"\r\x1b[K{'' if last else line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    return show
