@@ -75,17 +75,21 @@ def add_flags(parser, title, rows):
     """
     group = parser.add_argument_group(title)
     for flag, kind, default, text in rows:
-        if default not in (None, [], False):
+        # 0 is a default worth saying, though it equals False.
+        if default is not None and default is not False and default != []:
             text += f" (default: {default})"
-        options = {"default": default, "help": text}
+        # argparse fills in what stands behind a % in the help.
+        options = {"default": default, "help": text.replace("%", "%%")}
         if kind is bool:
             options["action"] = "store_true"
         elif isinstance(kind, tuple):
             options["choices"] = kind
         else:
-            options["metavar"] = flag.split("-")[-1].upper()
-            options["type"] = kind[0] if isinstance(kind, list) else kind
+            one = kind[0] if isinstance(kind, list) else kind
+            options["type"] = one
             options["nargs"] = "+" if isinstance(kind, list) else None
+            # N and X for numbers: --prompts-per-step STEP would look as if it took a step.
+            options["metavar"] = getattr(one, "metavar", flag.split("-")[-1].upper())
         group.add_argument(flag, **options)
 
 
@@ -117,6 +121,7 @@ def number(kind, least=None, most=None, above=None, below=None):
             pass
         raise argparse.ArgumentTypeError(f"found {text!r}, wanted {wanted}")
 
+    parse.metavar = "N" if kind is int else "X"
     return parse
 
 
@@ -141,12 +146,14 @@ def progress(phase, every=10.0):
         if not first() or (now - shown < pause and not last):
             return
         shown = now
+        # A clock may stand still between two calls: never divide by 0.
+        seconds = max(now - start, 1e-3)
         line = f"{phase} {done}/{total}"
         if tokens:
-            line += f"  {tokens / (now - start):.0f} tokens/s"
-        # Before a twentieth is done, the shortest ones are, which would promise too much.
-        if total / 20 <= done < total:
-            left = int((now - start) * (total - done) / done)
+            line += f"  {tokens / seconds:.0f} tokens/s"
+        # The shortest samples end first: before a twentieth is done, the estimate is too low.
+        if 0 < done < total and done >= total / 20:
+            left = int(seconds * (total - done) / done)
             line += f"  {left // 60}:{left % 60:02d} to go"
         if terminal:
             print(f"\r\x1b[K{'' if last else line}", end="", file=sys.stderr, flush=True)
