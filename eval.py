@@ -1,88 +1,135 @@
 """Evaluation: how often a model's sampled answers are right, on JSONL benchmarks.
 
-    python eval.py --model DIR --data math500.jsonl [more.jsonl ...]                     # temperature 1, top-p 0.7, one sample a problem
-    python eval.py --model DIR --data aime24.jsonl --samples 32 --out aime.json          # avg@32
-    python eval.py --model DIR --data gsm8k_test.jsonl --temperature 0                   # greedy
-    torchrun --nproc-per-node 8 eval.py --model DIR --data math500.jsonl                 # the same on 8 GPUs, each with the whole model
+    python eval.py --model DIR --data math500.jsonl              # one sample a problem
+    python eval.py --model DIR --data aime24.jsonl --samples 32 --out aime.json
+    python eval.py --model DIR --data gsm8k_test.jsonl --temperature 0
+    torchrun --nproc-per-node 8 eval.py --model DIR --data math500.jsonl
 
-avg@k is the share of right answers among k samples, averaged over the problems: an unbiased estimate of the accuracy of one sample. The
-authors report avg@1 on MATH-500 and OlympiadBench and avg@32 on AIME, with temperature 1 and top-p 0.7 (paper, section 5).
-The +- printed is one standard error over problems.
+avg@k is the share of right answers among k samples, averaged over the problems: an unbiased
+estimate of the accuracy of one sample. The authors report avg@1 on MATH-500 and OlympiadBench and
+avg@32 on AIME, at temperature 1 and top-p 0.7, which are the defaults here (paper, section 5).
+"+-" is one standard error over problems. With torchrun each process holds the whole model.
 """
 
+import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
+
 import json
-import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads: threads that wait for each other soon go to sleep. Spinning on, as they
-# do by default, made a step of the demo five times as slow on two cores beside one other busy program.
+import torch
 
-import data
-import model as transformer
-import several
-from data import die, ranged
-from rewards import extract_answer, score
-from tokenizer import Tokenizer
+from lib import console, data, distributed
+from lib.checkpoint import read_config
+from lib.console import number, progress
+from lib.fast import choose_device
+from lib.tokenizer import Tokenizer
+from model import load_model
+from rewards import extract_answer, load_reward
+from rollout import generate_together
+
+positive = number(int, 1)
+FLAGS = [
+    ("--model", str, None, "checkpoint folder"),
+    ("--data", [str], None, "JSONL files of problems"),
+    ("--samples", positive, 1, "samples a problem, k"),
+    ("--temperature", number(float, 0), 1.0, "0 is greedy"),
+    ("--top-p", number(float, above=0, most=1), 0.7, "nucleus"),
+    ("--max-prompt-tokens", positive, 2048, "longer prompts are cut on the left"),
+    ("--max-new-tokens", positive, 4096, "longer responses are cut"),
+    ("--prompt-template", str, None, "chat, plain, or a file with {problem} in it"),
+    ("--reward", str, "math", "math, or FILE.py:function of (response, JSONL row)"),
+    ("--seed", int, 0, "of the sampling"),
+    ("--slots", positive, None, "rows decoded together (default: as memory allows)"),
+    ("--device", str, "auto", "auto, cpu, cuda or cuda:N"),
+    ("--dtype", ("auto", "fp32", "bf16"), "auto", "auto: bf16 on cuda, fp32 on cpu"),
+    ("--out", str, None, "a JSON file for settings, table and every graded sample"),
+]
 
 
-def evaluate(model, tokenizer, problems, prompts, *, samples=1, temperature=1.0, top_p=0.7, max_new_tokens, seed=0, slots=None, on_progress=None):
-    """Sample and grade -> one dict a file, {"file", "n", "accuracy", "stderr", "response_tokens", "truncated", "problems"}, in order.
+def evaluate(model, tokenizer, problems, prompts, *, grade, samples=1, seed=0, **sampling):
+    """Sample and grade -> one dict a file, with the graded responses of each of its problems.
 
-    problems as from data.load_problems, prompts their token ids. "problems" holds, for each, its id, answer, and the samples' responses,
-    extracted answers, scores and lengths. Several processes share the sampling; process 0 grades, the others get None.
+    problems as from load_problems, prompts their token ids, grade(response, problem) -> [0, 1];
+    sampling goes to generate. Several processes share the sampling; process 0 grades, the others
+    get None.
     """
-    rollouts = several.sample(model, prompts, samples_per_prompt=samples, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-                              stop_ids=tokenizer.eos_ids, seed=f"eval {seed}", slots=slots, on_progress=on_progress)
-    if several.rank():
+    rollouts = generate_together(
+        model,
+        prompts,
+        samples_per_prompt=samples,
+        stop_ids=tokenizer.eos_ids,
+        seed=f"eval {seed}",
+        **sampling,
+    )
+    if distributed.rank() > 0:
         return None
     files = {}
     for i, problem in enumerate(problems):
         mine = rollouts[i * samples : (i + 1) * samples]
-        texts = [tokenizer.decode(r.response_ids, skip_special=True) for r in mine]
+        responses = [tokenizer.decode(r.response_ids, skip_special=True) for r in mine]
         files.setdefault(problem["file"], []).append({
-            "id": problem["id"], "answer": problem["answer"], "responses": texts, "answers": [extract_answer(t) for t in texts],
-            "scores": [score(t, problem["answer"]) for t in texts], "lengths": [len(r.response_ids) for r in mine],
-            "truncated": [not r.finished for r in mine]})
-    table = []
-    for file, rows in files.items():
-        means = [sum(r["scores"]) / samples for r in rows]
-        n, accuracy = len(rows), sum(means) / len(rows)
-        stderr = (sum((m - accuracy) ** 2 for m in means) / max(n - 1, 1) / n) ** 0.5
-        table.append({"file": file, "n": n, "accuracy": accuracy, "stderr": stderr,
-                      "response_tokens": sum(sum(r["lengths"]) for r in rows) / (n * samples),
-                      "truncated": sum(sum(r["truncated"]) for r in rows) / (n * samples), "problems": rows})
-    return table
+            "id": problem["id"],
+            "answer": problem["answer"],
+            "responses": responses,
+            "answers": [extract_answer(text) for text in responses],
+            "scores": [grade(text, problem) for text in responses],
+            "lengths": [len(r.response_ids) for r in mine],
+            "truncated": [not r.finished for r in mine],
+        })  # fmt: skip
+    return [summary(file, rows) for file, rows in files.items()]
+
+
+def summary(file, rows):
+    """The means over a file's problems."""
+    means = [statistics.mean(row["scores"]) for row in rows]  # of each problem
+    n, spread = len(rows), statistics.stdev(means) if len(rows) > 1 else 0.0
+    return {
+        "file": file,
+        "n": n,
+        "accuracy": statistics.mean(means),
+        "stderr": spread / n**0.5,
+        "response_tokens": statistics.mean(x for row in rows for x in row["lengths"]),
+        "truncated": statistics.mean(x for row in rows for x in row["truncated"]),
+        "problems": rows,
+    }
 
 
 def format_table(table, samples):
-    """The lines a person reads: one a file."""
-    width = max([len(Path(row["file"]).name) for row in table] + [len("file")])
-    lines = [f"{'file':<{width}}  {'problems':>8}  {f'avg@{samples}':>8}  {'+-':>6}  {'tokens':>7}  {'cut':>6}"]
-    for row in table:
-        lines.append(f"{Path(row['file']).name:<{width}}  {row['n']:>8}  {row['accuracy']:>8.1%}  {row['stderr']:>6.1%}  "
-                     f"{row['response_tokens']:>7.1f}  {row['truncated']:>6.1%}")
+    """The lines a person reads, one a file."""
+    names = [Path(row["file"]).name for row in table]
+    width = max(map(len, [*names, "file"]))
+    score = f"avg@{samples}"
+    lines = [f"{'file':<{width}}  problems  {score:>8}      +-   tokens     cut"]
+    for name, row in zip(names, table, strict=True):
+        lines.append(
+            f"{name:<{width}}  {row['n']:>8}  {row['accuracy']:>8.1%}  {row['stderr']:>6.1%}  "
+            f"{row['response_tokens']:>7.1f}  {row['truncated']:>6.1%}"
+        )
     return "\n".join(lines)
 
 
+def describe(row):
+    """The line that a training run prints: one row of the table, and its first response."""
+    shown = row["problems"][0]
+    verdict = "right" if shown["scores"][0] else "wrong"
+    return (
+        f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right, "
+        f"{row['response_tokens']:.1f} tokens, {row['truncated']:.1%} cut\n"
+        f"      {shown['id']}: {console.short(shown['responses'][0])} {verdict}"
+    )
+
+
 def parse_args(argv):
-    """The flags -> a namespace."""
-    parser = data.Parser(prog="eval.py", description="Accuracy of a checkpoint folder on JSONL benchmarks.")
-    parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint folder")
-    parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="JSONL files of problems")
-    parser.add_argument("--samples", type=ranged(int, 1), default=1, metavar="K", help="samples a problem (default 1)")
-    parser.add_argument("--temperature", type=ranged(float, 0), default=1.0, help="0 is greedy (default 1)")
-    parser.add_argument("--top-p", type=ranged(float, above=0, most=1), default=0.7, help="nucleus (default 0.7)")
-    parser.add_argument("--max-prompt-tokens", type=ranged(int, 1), default=2048, help="cut prompts on the left (default 2048)")
-    parser.add_argument("--max-new-tokens", type=ranged(int, 1), default=4096, help="response limit (default 4096)")
-    parser.add_argument("--prompt-template", metavar="FILE|chat|plain", help="default: chat where the tokenizer has a chat template")
-    parser.add_argument("--seed", type=int, default=0, help="(default 0)")
-    parser.add_argument("--slots", type=ranged(int, 1), help="rows decoded together (default: as memory allows)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"], help="auto: bf16 on cuda, fp32 on cpu")
-    parser.add_argument("--out", metavar="FILE.json", help="write settings, table and every graded sample here")
-    return parser.parse_args(argv)
+    parser = console.make_parser("eval.py", "Accuracy of a checkpoint folder on benchmarks.")
+    console.add_flags(parser, "settings", FLAGS)
+    args = parser.parse_args(argv)
+    for flag in ("model", "data"):
+        if not getattr(args, flag):
+            parser.error(f"--{flag} is missing; wanted --model and --data")
+    return args
 
 
 def check_out(out):
@@ -90,41 +137,65 @@ def check_out(out):
     if not out.name or out.is_dir():
         raise ValueError(f"--out {out}: a folder; wanted the name of a file")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: no such folder {out.parent}; wanted a file in a folder that exists")
+        wanted = "wanted a file in a folder that exists"
+        raise ValueError(f"--out {out}: no such folder {out.parent}; {wanted}")
     try:
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as e:
-        raise ValueError(f"--out {out}: {e.strerror}; wanted a file that can be written") from None
+        wanted = "wanted a file that can be written"
+        raise ValueError(f"--out {out}: {e.strerror}; {wanted}") from None
+
+
+def set_up(args):
+    """Check what can be wrong, cheapest first -> model, tokenizer, problems, prompts, grade."""
+    grade = load_reward(args.reward)
+    problems = data.load_problems(args.data, need_answer=args.reward == "math")
+    if args.out is not None:
+        check_out(Path(args.out))
+    read_config(args.model)
+    tokenizer = Tokenizer.from_pretrained(args.model)
+    template = data.choose_template(args.prompt_template, tokenizer, problems)
+    device, dtype = choose_device(distributed.local_device(args.device), args.dtype)
+    limit = args.max_prompt_tokens
+    prompts = [data.prompt_ids(p, tokenizer, template, limit) for p in problems]
+    distributed.join(device)
+    return load_model(args.model, device, dtype), tokenizer, problems, prompts, grade
 
 
 def main(argv=None):
-    """Check what can be wrong, load, sample, grade, print the table."""
-    args = parse_args(argv)
+    """Set up, sample, grade, print the table."""
+    args, start = parse_args(argv), time.time()
     try:
-        problems = data.load_problems(args.data)
-        if args.out is not None:
-            check_out(Path(args.out))
-        transformer.read_config(args.model)
-        tokenizer = Tokenizer.from_pretrained(args.model)
-        template = data.choose_template(args.prompt_template, tokenizer, problems)
-        device, dtype = transformer.choose_device(several.local_device(args.device), args.dtype)
-        prompts = [data.prompt_ids(p, tokenizer, template, args.max_prompt_tokens) for p in problems]
-        several.join(device)
-        model = transformer.load_model(args.model, device=device, dtype=dtype)
+        model, tokenizer, problems, prompts, grade = set_up(args)
+        table = evaluate(
+            model,
+            tokenizer,
+            problems,
+            prompts,
+            grade=grade,
+            samples=args.samples,
+            seed=args.seed,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            max_new_tokens=args.max_new_tokens,
+            slots=args.slots,
+            on_progress=progress("eval"),
+        )
     except (ValueError, OSError) as e:
-        die("eval.py", e)
-    start = time.time()
-    with several.memory("eval.py", "sampling", "lower --slots or --max-new-tokens"):
-        table = evaluate(model, tokenizer, problems, prompts, samples=args.samples, temperature=args.temperature, top_p=args.top_p,
-                         max_new_tokens=args.max_new_tokens, seed=args.seed, slots=args.slots, on_progress=several.watch("eval"))
-    if several.rank():
+        console.die("eval.py", e)
+    except torch.OutOfMemoryError as e:
+        advice = "lower --slots or --max-new-tokens"
+        console.die("eval.py", f"out of GPU memory: {advice} ({e})", code=1)
+    if distributed.rank() > 0:
         return 0
     print(format_table(table, args.samples))
     if args.out:
-        result = {"settings": vars(args), "seconds": round(time.time() - start, 1), "table": table}
-        Path(args.out).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        seconds = round(time.time() - start, 1)
+        result = {"settings": vars(args), "seconds": seconds, "table": table}
+        text = json.dumps(result, ensure_ascii=False, indent=1)
+        Path(args.out).write_text(text + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    several.leave(main())
+    distributed.leave(main())
