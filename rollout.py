@@ -313,7 +313,7 @@ class Scheduler:
             self.finished += 1
             self.left[p] -= 1
             if not math.isfinite(sum(logps)):
-                self.cache.clear(row, self.slot[p])
+                self.cache.clear_row(row)
             if not self.left[p]:
                 self.free.append(self.slot.pop(p))
         refill = rows[: len(self.waiting)]

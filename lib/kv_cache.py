@@ -113,9 +113,13 @@ class GroupCache:
         self.place = torch.zeros(rows, dtype=torch.long, device=device)
 
     def put_prompt(self, slot, k, v):
-        """Keep a prompt's keys and values, [layers, Hkv, P, Dh] each."""
+        """Keep a prompt's keys and values, [layers, Hkv, P, Dh] each.
+
+        Zeros follow them: what a longer prompt has left there may be NaN.
+        """
         P = k.size(2)
         self.prompt_k[:, slot, :, :P], self.prompt_v[:, slot, :, :P] = k, v
+        self.prompt_k[:, slot, :, P:], self.prompt_v[:, slot, :, P:] = 0, 0
         self.prompt_lengths[slot] = P
 
     def move_row(self, source, target):
@@ -123,12 +127,9 @@ class GroupCache:
         self.k[:, target], self.v[:, target] = self.k[:, source], self.v[:, source]
         self.begun[target] = self.begun[source]
 
-    def clear(self, row, slot):
+    def clear_row(self, row):
         """Wipe what a sample that went wrong has left: a NaN would reach whoever comes next."""
-        for tensor in (self.k[:, row], self.v[:, row]):
-            tensor.zero_()
-        for tensor in (self.prompt_k[:, slot], self.prompt_v[:, slot]):
-            tensor.nan_to_num_(0.0, 0.0, 0.0)
+        self.k[:, row], self.v[:, row] = 0, 0
 
     def arrange(self, slots):
         """Tell the prompt slot of rows 0, 1, ..., A - 1; to be called when a row changes hands."""

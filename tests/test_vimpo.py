@@ -670,9 +670,10 @@ def test_the_actor_gets_the_share_that_was_asked_for(share):
     """A coefficient that does not follow the length of the responses: at 25 tokens the authors' own
     is a share of 1, which destroys a policy."""
     beta, rewards = 0.2, (randn(8, seed=4) > 0).double()
-    baseline, mask = torch.full((8,), 0.4, dtype=F64), holes(8, 40)
-    mask[1] = True
-    for mask in (mask, mask & (torch.arange(40) > 36)):  # long responses and short ones
+    baseline, long = torch.full((8,), 0.4, dtype=F64), holes(8, 40)
+    long[1] = True
+    short = long & (torch.arange(40) > 36)
+    for mask in (long, short):
         logps, ref_logps = randn(8, 40, seed=5).requires_grad_(), randn(8, 40, seed=6)
         td = vimpo.td_terms(logps, ref_logps, torch.zeros(8, 40), mask, beta)
         ends = rewards, baseline, mask

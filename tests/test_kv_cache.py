@@ -1,0 +1,216 @@
+"""lib/kv_cache.py: the caches that share prompts, held against whole sequences and KVCache.
+
+    pytest tests/test_kv_cache.py
+"""
+
+import random
+import types
+
+import pytest
+import torch
+from conftest import FAMILIES, GOLDEN, draw_tokens, randn
+
+from lib.kv_cache import GroupCache, SharedPrompts, plan_rows
+from model import KVCache, load_model
+
+F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
+
+
+# --------------------------------------------------------------------------------------------------
+# Prompts shared by their responses
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_shared_prompts_give_the_hidden_states_and_gradients_of_whole_sequences(name):
+    """A response that reads the padding of its prompt or another's prompt, positions that do not go
+    on from its length, or a gradient that misses one of the responses a prompt is shared by."""
+    model = load_model(GOLDEN / name, dtype=F64)
+    prompts, lengths = draw_tokens(3, 11), torch.tensor([11, 4, 0])
+    responses, owner = draw_tokens(5, 6, seed=1), torch.tensor([1, 0, 0, 2, 1])
+    weights = randn(5, 6, model.config.D, seed=2)
+
+    def whole():
+        rows = []
+        for g, response in zip(owner.tolist(), responses, strict=True):
+            row = torch.cat((prompts[g, : lengths[g]], response))[None]
+            rows.append(model.hidden(row)[:, -6:])
+        return torch.cat(rows)
+
+    def shared():
+        cache = SharedPrompts(model)
+        model.hidden(prompts, cache)
+        cache.share(lengths, owner)
+        return model.hidden(responses, cache)
+
+    results = []
+    for hidden in (whole(), shared()):
+        model.zero_grad()
+        (hidden * weights).sum().backward()
+        grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        results.append((hidden.detach(), grads))
+    (a, grads), (b, shared_grads) = results
+    torch.testing.assert_close(b, a, rtol=0, atol=1e-11)
+    assert grads.keys() == shared_grads.keys()
+    for tensor, grad in grads.items():
+        close = torch.allclose(shared_grads[tensor], grad, rtol=1e-9, atol=1e-9)
+        assert close, f"{tensor}: off by {(shared_grads[tensor] - grad).abs().max()}"
+
+
+@torch.no_grad()
+def test_shared_prompts_of_length_nought_leave_plain_sequences():
+    """Prompts of one token share nothing: no keys are recorded, and none must be looked for."""
+    model, responses = load_model(GOLDEN / "qwen2"), draw_tokens(4, 9)
+    cache = SharedPrompts(model)
+    cache.share(torch.zeros(2, dtype=torch.long), torch.tensor([0, 1, 1, 0]))
+    got = model.hidden(responses, cache)
+    torch.testing.assert_close(got, model.hidden(responses), rtol=0, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------
+# Groups of samples
+
+
+class Rows:
+    """A GroupCache and the sequences that its rows ought to hold, as lists of ids."""
+
+    def __init__(self, model, prompts, rows, T, static):
+        self.model, self.prompts = model, prompts
+        self.cache = GroupCache(model, rows, len(prompts), max(map(len, prompts)), T, static)
+        for slot, prompt in enumerate(prompts):
+            cache = KVCache(model, 1, len(prompt))
+            model.hidden(torch.tensor([prompt]), cache)
+            self.cache.put_prompt(slot, cache.k[:, 0], cache.v[:, 0])
+        self.slots, self.tokens = [], []  # of rows 0, 1, ...: their prompt, and what followed it
+
+    def begin(self, row, slot):
+        """A new sample of this prompt in a row in use, or in the first that is not."""
+        self.slots[row : row + 1], self.tokens[row : row + 1] = [slot], [[]]
+        self.cache.begun[row] = self.cache.clock
+
+    def end(self, row):
+        """The sample of this row has ended, and the last row takes its place."""
+        last = len(self.slots) - 1
+        if row != last:
+            self.slots[row], self.tokens[row] = self.slots[last], self.tokens[last]
+            self.cache.move_row(last, row)
+        self.slots.pop()
+        self.tokens.pop()
+
+    def step(self, seed):
+        """One random token in each row -> by how much the hidden states are off."""
+        self.cache.arrange(self.slots)
+        self.cache.shapes()
+        tokens = draw_tokens(self.cache.A, seed=seed)
+        hidden = self.model.hidden(tokens[:, None], self.cache)[:, 0]
+        self.cache.clock += 1
+        self.cache.now += 1
+        errors = []
+        for row, slot in enumerate(self.slots):
+            self.tokens[row].append(int(tokens[row]))
+            whole = torch.tensor([self.prompts[slot] + self.tokens[row]])
+            errors.append((hidden[row] - self.model.hidden(whole)[0, -1]).abs().max().item())
+        return max(errors)
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_each_row_of_a_group_reads_its_prompt_and_its_own_tokens_alone(name, static):
+    """A row that reads a neighbour's prompt, a column from before it began, or nothing of what the
+    ring holds after it came round; rows of a prompt that are not neighbours mixed up."""
+    model, rnd = load_model(GOLDEN / name, dtype=F64), random.Random(name)
+    prompts = [draw_tokens(P, seed=P).tolist() for P in (3, 9, 1, 6)]
+    rows = Rows(model, prompts, rows=6, T=9, static=static)
+    for row in range(6):
+        rows.begin(row, rnd.randrange(4))
+    for step in range(40):  # the ring comes round four times
+        assert rows.step(seed=step) < 1e-11
+        for row in reversed(range(len(rows.slots))):
+            full = len(rows.tokens[row]) == 9
+            if full or rnd.random() < 0.15:
+                rows.begin(row, rnd.randrange(4))
+        if step > 30 and len(rows.slots) > 1:
+            rows.end(rnd.randrange(len(rows.slots)))
+    assert len(rows.slots) == 1
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@torch.no_grad()
+def test_what_a_longer_prompt_left_in_a_slot_is_gone(static):
+    """A NaN behind the end of a prompt: weight 0 times NaN is NaN."""
+    model = load_model(GOLDEN / "qwen3_tied", dtype=F64)
+    rows = Rows(model, [draw_tokens(12).tolist(), draw_tokens(4, seed=1).tolist()], 2, 5, static)
+    rows.cache.prompt_k[:, 1], rows.cache.prompt_v[:, 1] = torch.nan, torch.nan
+    cache = KVCache(model, 1, 4)
+    model.hidden(torch.tensor([rows.prompts[1]]), cache)
+    rows.cache.put_prompt(1, cache.k[:, 0], cache.v[:, 0])
+    rows.cache.k[:, 1], rows.cache.v[:, 1] = torch.nan, torch.nan
+    rows.cache.clear_row(1)
+    for row in range(2):
+        rows.begin(row, row)
+    for step in range(5):
+        assert rows.step(seed=step) < 1e-11
+
+
+@torch.no_grad()
+def test_few_static_shapes_occur(make_model):
+    """A record for every step: recording takes longer than what it saves."""
+    model, shapes = make_model(), set()
+    cache = GroupCache(model, rows=48, slots=6, P=10, T=256, static=True)
+    for alive in range(48, 0, -1):
+        cache.arrange([row % 6 for row in range(alive)])
+        cache.clock += 5
+        shapes.add(cache.shapes())
+    assert len(shapes) < 16
+
+
+@torch.no_grad()
+def test_bf16_scores_are_summed_in_fp32():
+    """Scores rounded to bf16 before the softmax: a gap between sampler and trainer."""
+    model = load_model(GOLDEN / "llama3_new")
+    tokens = draw_tokens(40).tolist()
+    exact = model.hidden(torch.tensor([tokens]))[0, -1]
+    model.compute_dtype = BF16
+    plain = model.hidden(torch.tensor([tokens]))[0, -1]
+    cache = GroupCache(model, rows=1, slots=1, P=20, T=20, static=False)
+    prompt = KVCache(model, 1, 20)
+    model.hidden(torch.tensor([tokens[:20]]), prompt)
+    cache.put_prompt(0, prompt.k[:, 0], prompt.v[:, 0])
+    cache.arrange([0])
+    for token in tokens[20:]:
+        cache.shapes()
+        hidden = model.hidden(torch.tensor([[token]]), cache)[0, 0]
+        cache.clock += 1
+        cache.now += 1
+    assert hidden.dtype == BF16
+    assert (hidden - exact).norm() < 1.5 * (plain - exact).norm()
+
+
+# --------------------------------------------------------------------------------------------------
+# How many rows
+
+
+def test_planned_rows_fit_the_memory_set_aside(make_model):
+    """Rows planned without regard to their length: out of memory at the first long response
+    limit."""
+    model = make_model()
+    few, many = plan_rows(model, 10_000, 10_000_000), plan_rows(model, 10_000, 100)
+    assert 1 <= few < many == 512
+    cache = KVCache(model, 1, 100)
+    assert 2 * cache.k.numel() * 4 == 2 * 3 * 2 * 16 * 100 * 4
+    assert plan_rows(model, 3, 100) == 3
+    assert plan_rows(model, 3, 100, slots=2) == 2
+    assert plan_rows(model, 3, 100, slots=9) == 3
+
+
+def test_rows_that_do_not_fit_a_gpu_are_refused_with_the_number_that_would(make_model, monkeypatch):
+    """A cache that fills the card, and a stack trace in the first layer of the first step."""
+    c = make_model().config
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**20, 2**30))
+    gpu = types.SimpleNamespace(config=c, device=torch.device("cuda"), compute_dtype=BF16)
+    fits = 2**19 // (2 * c.layers * c.Hkv * c.Dh * 100 * 2)
+    assert plan_rows(gpu, 10_000, 100) == plan_rows(gpu, 10_000, 100, slots=fits) == fits
+    message = f"--slots {4 * fits}: .* wanted at most {fits} slots"
+    with pytest.raises(torch.OutOfMemoryError, match=message):
+        plan_rows(gpu, 10_000, 100, slots=4 * fits)
