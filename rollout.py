@@ -7,14 +7,14 @@ A token is drawn by the Gumbel-max rule. With one independent number u_v in (0, 
     argmax_v [log p_v + g_v]  has the distribution p,      g_v = -log(-log u_v)
 
 It ties the choice to the two best scores, not to a sum over all V, so that rounding in the last bit
-hardly ever changes the token. The noise is a hash of (seed, prompt, number of the sample, t). So a
-sample depends on nothing else: not on who else is in the batch, on slots or on the process count.
+hardly ever changes the token. The noise is a hash of (seed, prompt, number of the sample, t), so a
+sample depends on nothing else: not on the batch it is in, nor on the number of processes.
 
 `generate_plain` is the obvious sampler: one batch, until the last row has ended. `generate` gives
-the same ids with less work: a prompt is computed once for all its samples, a row whose sample has
-ended takes the next waiting sample, and no step computes a finished one (continuous batching).
+the same ids with less work: a prompt is computed once for all its samples, and a row whose sample
+has ended takes the next waiting sample (continuous batching).
 
-A rows decoded together, V vocabulary, P tokens of the longest prompt, T of a response at most.
+A rows decoded together, V vocabulary, P tokens of a prompt, T of a response at most.
 """
 
 import hashlib
@@ -23,7 +23,6 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from lib.distributed import all_gather, partition, rank, world_size
@@ -49,10 +48,7 @@ class Rollout(NamedTuple):
 
 
 def _mix(x):
-    """A hash of 32-bit numbers held in int64: each bit of the result depends on all bits of x.
-
-    Both factors are below 2^31, so that no product overflows.
-    """
+    """A hash of 32-bit numbers in int64; both factors are below 2^31, so no product overflows."""
     x = x & 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
@@ -60,10 +56,8 @@ def _mix(x):
 
 
 def gumbel_noise(keys, t, n, stream):
-    """g [A, n] (fp64) for token number t [A] of the samples with these keys [A, 2].
-
-    The same on every device. Different streams give unrelated noise.
-    """
+    """g [A, n] (fp64) for token number t [A] of the samples with these keys [A, 2]; on every device
+    the same. Different streams give unrelated noise."""
     first = _mix(keys[:, 0] + _mix(2 * t + stream))  # [A]
     second = _mix(keys[:, 1] ^ _mix(first + t))  # [A]
     counters = first[:, None] + torch.arange(n, device=keys.device)  # [A, n]
@@ -78,8 +72,7 @@ def gumbel_max(logits, noise):
 
 
 def keep_likely(logits, top_p, top_k):
-    """logits [A, V] with -inf outside the top_k likeliest, and of those, outside the fewest that
-    hold mass top_p."""
+    """logits [A, V], -inf outside the top_k likeliest and, of those, the fewest of mass top_p."""
     V = logits.size(1)
     most = min(top_k or V, V)
     # Mass top_p seldom takes more than 1,024 tokens: try that before sorting all V.
@@ -101,8 +94,8 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
 
     log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy.
 
-    V numbers of noise per token would be many. So the vocabulary is cut into about sqrt(V) blocks:
-    first a block is drawn by its mass, then a token within it. That has the same distribution,
+    V numbers of noise per token would be many. So the vocabulary is cut into about sqrt(V) blocks;
+    a block is drawn by its mass, then a token within it. That is the same distribution, since
     p(v) = p(block of v) p(v | block of v), and needs about 2 sqrt(V) numbers.
     """
     A, V = logits.shape
@@ -113,9 +106,7 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
         logits = logits / temperature
     filtered = top_p < 1 or top_k > 0
     blocks = keep_likely(logits, top_p, top_k) if filtered else logits
-    width = _block_width(V)
-    if V % width:
-        blocks = F.pad(blocks, (0, width - V % width), value=-torch.inf)
+    width = max(d for d in range(1, math.isqrt(V) + 1) if V % d == 0)  # of a block
     blocks = blocks.view(A, -1, width)  # [A, V / width, width]
     mass = blocks.logsumexp(2)  # [A, V / width]
     block = gumbel_max(mass, gumbel_noise(keys, t, mass.size(1), stream=0))  # [A]
@@ -126,27 +117,17 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
     return token, logits.gather(1, token[:, None])[:, 0] - total
 
 
-def _block_width(V):
-    """About sqrt(V); a divisor of V if there is one nearby, so that nothing needs padding."""
-    root = math.isqrt(V)
-    for width in range(root, root // 8, -1):
-        if V % width == 0:
-            return width
-    return root + 1
-
-
 def _sample_keys(prompts, samples_per_prompt, seed):
-    """Two 32-bit words for each sample, from all that it may depend on; in generate's order.
+    """Two 32-bit words for each sample, from all that it may depend on.
 
-    A prompt that stands twice in the list goes on numbering where its twin stopped.
+    A prompt that stands twice goes on numbering its samples where its twin stopped.
     """
     seen, keys = Counter(), []
     for prompt in map(tuple, prompts):
         for _ in range(samples_per_prompt):
             text = f"{seed}:{seen[prompt]}:{','.join(map(str, prompt))}".encode()
             digest = hashlib.blake2b(text, digest_size=8).digest()
-            words = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
-            keys.append(words)
+            keys.append([int.from_bytes(word, "little") for word in (digest[:4], digest[4:])])
             seen[prompt] += 1
     return keys
 
@@ -199,9 +180,8 @@ def generate_plain(
 class Scheduler:
     """Rows of a batch, each with a sample under way, and the samples that wait for a row.
 
-    Rows 0 .. len(owner) - 1 are in use. `admit` gives rows new samples, `step` draws a token for
-    every row, `release` hands out what has ended. What a step reads and writes are tensors on the
-    device, so that it can be recorded; the rest is on the host.
+    `admit` gives rows new samples, `step` draws a token for every row, `release` hands out what has
+    ended. What a step reads and writes are tensors on the device, so that it can be recorded.
     """
 
     def __init__(self, model, prompts, samples_per_prompt, T, draw_settings, stop_ids, seed, slots):
@@ -210,14 +190,14 @@ class Scheduler:
         self.draw_settings = draw_settings  # temperature, top_p, top_k
         self.stop_ids = set(stop_ids)
 
-        # The samples: (prompt, number among all samples), their keys, and what became of them.
+        # The samples; sample i belongs to prompt i // S.
         self.keys_of = _sample_keys(prompts, samples_per_prompt, seed)
-        self.waiting = deque(range(len(self.keys_of)))  # sample i belongs to prompt i // S
+        self.waiting = deque(range(len(self.keys_of)))
         self.rollouts = [None] * len(self.keys_of)
         self.finished = 0  # samples that have ended
         self.drawn = 0  # tokens so far
 
-        # The rows, on the device.
+        # The rows. Rows 0 .. len(owner) - 1 are in use; owner holds their samples.
         longest = max(map(len, prompts))
         A = plan_rows(model, len(self.keys_of), longest + T, slots)
         device = model.device
@@ -228,9 +208,9 @@ class Scheduler:
         self.tokens = torch.zeros(A, T, dtype=torch.long, device=device)
         self.logps = torch.zeros(A, T, device=device)
         self.done = torch.zeros(A, dtype=torch.bool, device=device)  # its sample has ended
-        self.rows, self.owner = A, []  # owner: the sample of each row in use
+        self.rows, self.owner = A, []
 
-        # The prompts that rows in use belong to, and their slots in the cache.
+        # The prompts of rows in use have slots in the cache.
         self.free = list(range(min(len(prompts), A + 1)))
         self.slot = {}  # prompt -> slot
         self.left = [samples_per_prompt] * len(prompts)  # samples of a prompt that have not ended
@@ -375,26 +355,23 @@ def generate(
 
 
 def static_shapes(device):
-    """Whether the shapes of a decode step are to be few: where steps are recorded."""
+    """Whether few shapes of a decode step should occur: where steps are recorded."""
     return device.type == "cuda"
 
 
 def _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots):
-    V = model.config.V
     for p, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {p} is empty; wanted at least one token (a BOS, say)")
-        if min(prompt) < 0 or max(prompt) >= V:
-            raise ValueError(f"prompt {p} holds an id outside the model's vocabulary of {V}")
-    least = {
-        "samples_per_prompt": (samples_per_prompt, 1),
-        "max_new_tokens": (max_new_tokens, 1),
-        "top_k": (top_k, 0),
-        "slots": (1 if slots is None else slots, 1),
-    }
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise ValueError(f"{name} is {value}; wanted {bound} or more")
+        if min(prompt) < 0 or max(prompt) >= model.config.V:
+            found = f"an id outside the model's vocabulary of {model.config.V}"
+            raise ValueError(f"prompt {p} holds {found}")
+    counts = {"samples_per_prompt": samples_per_prompt, "max_new_tokens": max_new_tokens}
+    for name, value in (counts | {"slots": 1 if slots is None else slots}).items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; wanted 1 or more")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}; wanted 0 (off) or more")
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature is {temperature}; wanted 0 (greedy) or more")
     if not 0 < top_p <= 1:

@@ -32,7 +32,6 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 
 def rank():
-    """The number of this process, from 0."""
     return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
 
 
@@ -40,20 +39,18 @@ def world_size():
     """How many processes there are, as torchrun tells it."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdigit() or text == "0":
-        program = os.path.basename(sys.argv[0])
         wanted = "wanted a whole number above 0, as torchrun sets it, or no such variable"
-        die(program, f"WORLD_SIZE is {text!r}; {wanted}")
+        die(os.path.basename(sys.argv[0]), f"WORLD_SIZE is {text!r}; {wanted}")
     return int(text)
 
 
 def local_device(device):
     """--device in this process: with several, "auto" and "cuda" mean a GPU for each of them.
 
-    Raises ValueError where all of them would take the same GPU.
+    ValueError where all of them would take the same one.
     """
-    if world_size() == 1 or device == "cpu":
-        return device
-    if device == "auto" and not torch.cuda.is_available():
+    no_gpu = device == "auto" and not torch.cuda.is_available()
+    if world_size() == 1 or device == "cpu" or no_gpu:
         return device
     if device not in ("auto", "cuda"):
         wanted = "wanted auto, cuda or cpu: each process takes the GPU of its number"
@@ -69,10 +66,8 @@ def join(device):
 
 
 def leave(code):
-    """sys.exit(code). Among several processes it ends at once, when all are done.
-
-    Torn down in order, gloo's threads crash now and then.
-    """
+    """sys.exit(code). Several processes wait for each other and then end at once: torn down in
+    order, gloo's threads crash now and then."""
     if world_size() > 1:
         if code == 0:
             all_reduce_max(0)
@@ -151,29 +146,24 @@ def shard(model, device):
 
     Each process keeps a shard of the fp32 parameters; whole layers exist in model.compute_dtype
     while they compute; gradients are summed in fp32. The embedding and the head belong to the root
-    module, which stays whole from the forward pass to the end of the backward pass, because the
-    loss reads model.head_weight in between.
+    module, which stays whole until the end of the backward pass: the loss reads model.head_weight.
     """
     if world_size() == 1:
         return
+    from torch.distributed import fsdp
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import (
-        MixedPrecisionPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
 
     mixed = {}
     if model.compute_dtype != torch.float32:
         mixed = {"param_dtype": model.compute_dtype, "reduce_dtype": torch.float32}
     # If inputs were cast, the angles of RoPE would lose what the reference's angles keep.
-    policy = MixedPrecisionPolicy(**mixed, cast_forward_inputs=False)
+    policy = fsdp.MixedPrecisionPolicy(**mixed, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in [*model.model.layers, model]:
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        fsdp.fully_shard(module, mesh=mesh, mp_policy=policy)
         module.set_gradient_divide_factor(1.0)  # the default is the mean over processes
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    register_fsdp_forward_method(model, "hidden")
+    fsdp.register_fsdp_forward_method(model, "hidden")
 
 
 def full_tensor(tensor):

@@ -33,8 +33,7 @@ def batch_metrics(batch, samples, beta):
         "residual": 0.0,
     }
     if batch.td is not None:
-        missed = batch.td.sum(1) - (batch.rewards - batch.baseline)  # [B]
-        sums["residual"] = missed.abs().sum()
+        sums["residual"] = (batch.td.sum(1) - (batch.rewards - batch.baseline)).abs().sum()
     totals = all_reduce_sum(*sums.values())
     means = {name: float(total) / B for name, total in zip(sums, totals, strict=True)}
     for name in ("entropy", "sampler_gap", "kl"):  # these are a mean over tokens
@@ -70,9 +69,7 @@ def rollout_rows(step, batch, values, tokenizer, samples):
     for i in shown:
         r, problem = batch.rollouts[i], batch.problems[i]
         T = len(r.response_ids)
-        curve = None
-        if values is not None:
-            curve = [round(x, 6) for x in values[i, : T + 1].tolist()]
+        curve = None if values is None else values[i, : T + 1].tolist()
         yield {
             "step": step,
             "id": problem["id"],
@@ -84,7 +81,7 @@ def rollout_rows(step, batch, values, tokenizer, samples):
             "reward": rewards[i],
             "reward_clean": float(batch.clean_rewards[i]),
             "baseline": None if batch.baseline is None else float(batch.baseline[i]),
-            "values": curve,
+            "values": curve and [round(x, 6) for x in curve],
             "advantages": [round(x, 5) for x in batch.advantages[i, :T].tolist()],
         }
 

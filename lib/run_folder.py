@@ -4,13 +4,13 @@
     RUN/metrics.jsonl     one object a step; eval.jsonl and rollouts.jsonl likewise
     RUN/checkpoint/       the newest checkpoint; RUN/checkpoint-STEP/ are older ones
 
-All that a step depends on follows from the weights, the optimizer's moments, the settings and the
-number of the step. So a checkpoint holds just those: a Hugging Face folder, optimizer.safetensors,
-and trainer.json with the size and SHA-256 of every file. It is written as checkpoint.new and then
-renamed, so that there is a whole one at every moment. --resume drops the lines of later steps from
-the logs and takes those steps again; on a CPU to the same bits.
+A step depends on the weights, the optimizer's moments, the settings and its number alone. So a
+checkpoint is a Hugging Face folder, optimizer.safetensors, and trainer.json with the size and
+SHA-256 of every file. It is written as checkpoint.new and then renamed: there is a whole one at
+every moment. --resume drops the log lines of later steps and takes those steps again, on a CPU to
+the same bits.
 
-Everything here is called in process 0 alone, except save_checkpoint and load_optimizer.
+All of it is called in process 0 alone, except save_checkpoint and load_optimizer.
 """
 
 import contextlib
@@ -48,23 +48,19 @@ def run_name(model):
     ('Qwen3-0.6B', 'one')
     """
     folder = Path(model).resolve()
-    if folder.name.startswith("checkpoint"):
-        folder = folder.parent
-    return folder.name or "run"
+    return (folder.parent if folder.name.startswith("checkpoint") else folder).name or "run"
 
 
 @contextlib.contextmanager
 def _locked(out):
     """Hold a folder for this process alone; yields whether that went well. Death lets go of it."""
-    handle = os.open(out, os.O_RDONLY)
+    handle, free = os.open(out, os.O_RDONLY), True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
-        yield False
-        return
+        free = False
     try:
-        yield True
+        yield free
     finally:
         os.close(handle)
 
@@ -91,16 +87,16 @@ def open_folder(out, name, resume, stack):
     """
     if out is None and resume:
         found = [f for f in Path("runs").glob(f"{name}-*") if _holds_run(f)]
-        numbered = {f.name.removeprefix(f"{name}-"): f for f in found}
-        numbers = [int(number) for number in numbered if number.isdecimal()]
+        tails = [f.name.removeprefix(f"{name}-") for f in found]
+        numbers = [int(tail) for tail in tails if tail.isdecimal()]
         if not numbers:
             raise ValueError(f"--resume: no run in runs/{name}-1, runs/{name}-2, ...; wanted --out")
-        out = Path(f"runs/{name}-{max(numbers)}")
+        out = f"runs/{name}-{max(numbers)}"
     if out is None:
         for i in itertools.count(1):
             out = Path(f"runs/{name}-{i}")
             _make_folder(out)
-            if not any(out.iterdir()) and stack.enter_context(_locked(out)):
+            if stack.enter_context(_locked(out)) and not any(out.iterdir()):
                 return str(out)
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -132,10 +128,8 @@ def writing(path):
 
 def append_jsonl(path, row):
     """One more line. NaN and infinity, which are no JSON, become null."""
-    clean = {}
-    for key, value in row.items():
-        bad = isinstance(value, float) and not math.isfinite(value)
-        clean[key] = None if bad else value
+    bad = {key for key, x in row.items() if isinstance(x, float) and not math.isfinite(x)}
+    clean = row | dict.fromkeys(bad)
     with writing(path), open(path, "a", encoding="utf-8") as f:
         f.write(json.dumps(clean, ensure_ascii=False) + "\n")
 
@@ -180,11 +174,11 @@ def keep_lines_up_to(path, step):
 def begin(out, resume, settings, digests, may_change):
     """Write config.json, and look at what an earlier part of the run has left.
 
-    settings {name: value}; digests {what, as the message names it: digest} of all else that a step
-    depends on; may_change names the settings that do not change what a step computes. Returns
-    {"out", "checkpoint" (its folder, or None), "step", "history" (the rows of metrics.jsonl),
-    "evaluated" (the last step that was), "date" (when the run began)}. ValueError where --resume
-    would make it another run, and where a checkpoint is damaged.
+    settings {name: value}; digests {name in messages: digest} of all else that a step depends on;
+    may_change: the settings that do not change what a step computes. Returns {"out", "checkpoint"
+    (its folder, or None), "step", "history" (the rows of metrics.jsonl), "evaluated" (the last step
+    that was), "date" (when the run began)}. ValueError where --resume would make it another run, or
+    a checkpoint is damaged.
     """
     out, date = Path(out), datetime.datetime.now().isoformat()
     if resume:
@@ -192,20 +186,14 @@ def begin(out, resume, settings, digests, may_change):
     checkpoint, step = newest_checkpoint(out)
     if resume and checkpoint is None:
         say(f"--resume: {out} holds no checkpoint yet, so from the start")
-    history, evaluations, _ = (
-        keep_lines_up_to(out / name, step if checkpoint else -1) for name in LOGS
-    )
+    last = step if checkpoint else -1
+    history, evaluations, _ = [keep_lines_up_to(out / name, last) for name in LOGS]
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     config = {"settings": settings, "digests": digests, "versions": versions, "date": date}
     write_whole(out / "config.json", json.dumps(config, indent=1) + "\n")
-    return {
-        "out": str(out),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "step": step,
-        "history": history,
-        "evaluated": max((row["step"] for row in evaluations), default=-1),
-        "date": date,
-    }
+    evaluated = max((row["step"] for row in evaluations), default=-1)
+    found = {"out": str(out), "checkpoint": checkpoint and str(checkpoint), "step": step}
+    return found | {"history": history, "evaluated": evaluated, "date": date}
 
 
 def _check_config(out, settings, digests, may_change):
@@ -214,20 +202,20 @@ def _check_config(out, settings, digests, may_change):
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         before, digests_before, date = config["settings"], config["digests"], config["date"]
-        changed = {name for name in settings if before.get(name) != settings[name]}
-        stale = [what for what, digest in digests.items() if digests_before.get(what) != digest]
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        refused = [f"{name} has changed since the run began" for name, digest in digests.items()
+                   if digests_before.get(name) != digest]  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError):
         wanted = "wanted the settings that this run began with"
         raise ValueError(f"--resume: {file} is damaged; {wanted}") from None
-    texts = {}
-    for name in sorted(changed):
+    harmless = []
+    for name in changed:
         flag = "--" + name.replace("_", "-")
-        texts[name] = f"{flag} was {before.get(name)} and is {settings[name]} now"
-    refused = [text for name, text in texts.items() if name not in may_change]
-    refused += [f"{what} has changed since the run began" for what in stale]
+        text = f"{flag} was {before.get(name)} and is {settings[name]} now"
+        if name != "resume":
+            (harmless if name in may_change else refused).append(text)
     if refused:
         raise ValueError(f"--resume: {'; '.join(refused)}; wanted the settings of {file}")
-    harmless = [text for name, text in texts.items() if name != "resume"]
     if harmless:
         say(f"--resume: {'; '.join(harmless)}; the run stays the same")
     return date
@@ -249,7 +237,7 @@ def checkpoints(out):
 
 
 def _trainer_json(state):
-    """The text of trainer.json, which must vouch for itself as well: its own SHA-256 is in it."""
+    """The text of trainer.json, which vouches for itself as well by its own SHA-256."""
     own = hashlib.sha256(json.dumps(state).encode()).hexdigest()
     return json.dumps(state | {"self": own}, indent=1) + "\n"
 
@@ -260,10 +248,7 @@ def _file_digest(file):
 
 
 def read_checkpoint(folder):
-    """{"step", "files"} of a checkpoint all of whose files are as they were written.
-
-    ValueError names the first file that is not.
-    """
+    """{"step", "files"} of a checkpoint; ValueError names the first file that is not whole."""
     file = folder / "trainer.json"
     try:
         text = file.read_text(encoding="utf-8")
@@ -319,8 +304,8 @@ def _gathered(tensor):
 def save_checkpoint(out, model, optimizer, step, keep):
     """Write RUN/checkpoint, move the one before to RUN/checkpoint-STEP, and leave `keep` in all.
 
-    All processes call this. OSError, if it can't be written, names the file; the checkpoints from
-    before are then as they were.
+    All processes call this. OSError names the file that can't be written; then the checkpoints of
+    before are as they were.
     """
     weights, moments = {}, {}
     for name, p in model.named_parameters():
