@@ -95,7 +95,8 @@ FLAGS = {
         ("--clip-high", number(float, 0), 0.28, "PPO's clip above 1"),
         ("--dual-clip", number(float, above=1), 10.0, "bound on the loss of a bad token"),
         ("--reward", str, "math", "math, or FILE.py:function of (response, JSONL row)"),
-        ("--reward-noise", share, 0.0, "share of groups whose rewards are flipped"),
+        ("--reward-noise", share, 0.0, "share of rewards that are flipped"),
+        ("--reward-noise-by", ("group", "response"), "group", "what is flipped as a whole"),
     ],
     "optimizer": [
         ("--lr", above_0, 1e-6, "learning rate of AdamW"),
@@ -263,9 +264,9 @@ def load_models(run, checkpoint, device, compute_dtype):
 
 
 def flip_rewards(rewards, samples, noise, seed, step):
-    """Label noise: every reward of about this share of the groups becomes 1 - reward; repeatable.
+    """Label noise: in about this share of the groups every reward R becomes 1 - R; repeatable.
 
-    As in the authors' section on noise: whole groups, before V_0 is taken.
+    As in the authors' code, whole groups, before V_0 is taken. samples=1 flips single responses.
     """
     flipped = []
     for i, reward in enumerate(rewards):
@@ -324,7 +325,8 @@ def take_step(run, step):
         return run.grade(response, problems[i // S])
 
     clean = distributed.map_partitioned(reward, len(rollouts))
-    rewards = flip_rewards(clean, S, args.reward_noise, args.seed, step)
+    together = S if args.reward_noise_by == "group" else 1
+    rewards = flip_rewards(clean, together, args.reward_noise, args.seed, step)
     dtype = torch.promote_types(model.compute_dtype, torch.float32)
     logged = metrics.mixed_group(rewards, S)
     batch = make_batch(rollouts, problems, rewards, clean, S, device, dtype, logged)

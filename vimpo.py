@@ -267,6 +267,12 @@ def vimpo_loss(logps, part, *, beta, value_kind, huber_delta, clip, **_):
     return value + part.actor_coef * actor, value, actor
 
 
+def mixed_credit(batch, **method):
+    """An ablation: the value loss of VIMPO beside the actor of GRPO."""
+    vimpo_credit(batch, **method)
+    batch.advantages = grpo_advantages(batch.rewards, batch.group, batch.mask)
+
+
 def grpo_credit(batch, **_):
     batch.advantages = grpo_advantages(batch.rewards, batch.group, batch.mask)
 
@@ -301,6 +307,7 @@ class Objective(NamedTuple):
 
 OBJECTIVES = {
     "vimpo": Objective(vimpo_credit, vimpo_loss, reference=True, value=True),
+    "vimpo_grpo": Objective(mixed_credit, vimpo_loss, reference=True, value=True),
     "grpo": Objective(grpo_credit, clipped_loss),
     "dr_grpo": Objective(dr_grpo_credit, clipped_loss),
     "rloo": Objective(rloo_credit, rloo_loss),
