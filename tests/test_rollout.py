@@ -99,7 +99,7 @@ def test_static_shapes_give_the_demo_s_first_step(static):
     wanted = generate(model, prompts, **settings)
     static(True)
     same(generate(model, prompts, **settings), wanted)
-    assert len({len(r.response_ids) for r in wanted}) > 10  # they do not all end together
+    assert len({len(r.response_ids) for r in wanted}) > 5  # they do not all end together
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, 8, 23, 1000])
