@@ -96,7 +96,8 @@ def open_folder(out, name, resume, stack):
         for i in itertools.count(1):
             out = Path(f"runs/{name}-{i}")
             _make_folder(out)
-            if stack.enter_context(_locked(out)) and not any(out.iterdir()):
+            # Look before locking: older runs must stay free for whoever goes on with them.
+            if not any(out.iterdir()) and stack.enter_context(_locked(out)):
                 return str(out)
     out = Path(out)
     if out.exists() and not out.is_dir():
