@@ -54,11 +54,14 @@ def run_name(model):
 @contextlib.contextmanager
 def _locked(out):
     """Hold a folder for this process alone; yields whether that went well. Death lets go of it."""
-    handle, free = os.open(out, os.O_RDONLY), True
+    handle = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
     except BlockingIOError:
         free = False
+    except OSError:  # NFS can't lock a folder: there the user must take care
+        free = True
     try:
         yield free
     finally:
