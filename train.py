@@ -134,7 +134,6 @@ MAY_CHANGE = {
     "tokens_per_microbatch", "recompute_activations", "offload", "device", "demo",
 }  # fmt: skip
 
-
 # Settings that go to vimpo.py and to rollout.py as they are.
 METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef")
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
@@ -233,6 +232,7 @@ def set_up(args, stack):
         found["step"], found["step"], found["evaluated"], found["history"],
     )  # fmt: skip
     load_models(run, found["checkpoint"], device, compute_dtype)
+    run_folder.write_config(found)
     return run
 
 

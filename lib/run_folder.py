@@ -10,7 +10,7 @@ SHA-256 of every file. It is written as checkpoint.new and then renamed: there i
 every moment. --resume drops the log lines of later steps and takes those steps again, on a CPU to
 the same bits.
 
-All of it is called in process 0 alone, except save_checkpoint and load_optimizer.
+All of it is called in process 0 alone, except write_config, save_checkpoint and load_optimizer.
 """
 
 import contextlib
@@ -54,14 +54,11 @@ def run_name(model):
 @contextlib.contextmanager
 def _locked(out):
     """Hold a folder for this process alone; yields whether that went well. Death lets go of it."""
-    handle = os.open(out, os.O_RDONLY)
+    handle, free = os.open(out, os.O_RDONLY), True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except BlockingIOError:
-        free = False
-    except OSError:  # NFS can't lock a folder: there the user must take care
-        free = True
+    except OSError as e:  # NFS, which can't lock a folder, raises another kind: go on without
+        free = not isinstance(e, BlockingIOError)
     try:
         yield free
     finally:
@@ -176,13 +173,13 @@ def keep_lines_up_to(path, step):
 
 
 def begin(out, resume, settings, digests, may_change):
-    """Write config.json, and look at what an earlier part of the run has left.
+    """Look at what an earlier part of the run has left, and whether this is the same run.
 
     settings {name: value}; digests {name in messages: digest} of all else that a step depends on;
     may_change: the settings that do not change what a step computes. Returns {"out", "checkpoint"
     (its folder, or None), "step", "history" (the rows of metrics.jsonl), "evaluated" (the last step
-    that was), "date" (when the run began)}. ValueError where --resume would make it another run, or
-    a checkpoint is damaged.
+    that was), "date" (when the run began), "config" (for write_config)}. ValueError where --resume
+    would make it another run, or a checkpoint is damaged.
     """
     out, date = Path(out), datetime.datetime.now().isoformat()
     if resume:
@@ -194,10 +191,16 @@ def begin(out, resume, settings, digests, may_change):
     history, evaluations, _ = [keep_lines_up_to(out / name, last) for name in LOGS]
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     config = {"settings": settings, "digests": digests, "versions": versions, "date": date}
-    write_whole(out / "config.json", json.dumps(config, indent=1) + "\n")
     evaluated = max((row["step"] for row in evaluations), default=-1)
     found = {"out": str(out), "checkpoint": checkpoint and str(checkpoint), "step": step}
-    return found | {"history": history, "evaluated": evaluated, "date": date}
+    return found | {"history": history, "evaluated": evaluated, "date": date, "config": config}
+
+
+def write_config(found):
+    """From now on the folder holds a run; what fails earlier, such as loading, leaves it free."""
+    if rank() == 0:
+        text = json.dumps(found["config"], indent=1) + "\n"
+        write_whole(Path(found["out"]) / "config.json", text)
 
 
 def _check_config(out, settings, digests, may_change):
