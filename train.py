@@ -26,11 +26,11 @@ import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import math
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ def set_up(args, stack):
         found = run_folder.begin(args.out, args.resume, vars(args), digests, MAY_CHANGE)
     distributed.join(device)
     found = distributed.all_gather(found)[0]
-    tokenizer.now = datetime.datetime.fromisoformat(found["date"])
+    tokenizer = Tokenizer.from_pretrained(args.model, datetime.fromisoformat(found["date"]))
     steps = args.steps
     if args.epochs or not steps:
         steps = max(1, int((args.epochs or 1) * len(problems)) // args.prompts_per_step)
