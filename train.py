@@ -219,6 +219,7 @@ def set_up(args, stack):
             "--data": data.problems_digest(problems),
             "--prompt-template": data.template_digest(template, tokenizer),
             "--model (the reference)": weights_digest(args.model),
+            "--reward (its file)": run_folder.reward_digest(args.reward),
         }
         found = run_folder.begin(args.out, args.resume, vars(args), digests, MAY_CHANGE)
     distributed.join(device)
@@ -385,9 +386,8 @@ def log_step(run, row, batch, minutes):
     run.history.append(row)
     if distributed.rank() == 0:
         run_folder.append_jsonl(run.out / "metrics.jsonl", row)
-        curves = None
-        if batch.td is not None:
-            curves = implied_values(batch.td, batch.mask, batch.baseline)
+        td, mask = batch.td, batch.mask
+        curves = None if td is None else implied_values(td, mask, batch.baseline)
         S = run.args.samples_per_prompt
         for shown in metrics.rollout_rows(row["step"], batch, curves, run.tokenizer, S):
             run_folder.append_jsonl(run.out / "rollouts.jsonl", shown)

@@ -172,6 +172,11 @@ def keep_lines_up_to(path, step):
 # The beginning of a run, or its going on
 
 
+def reward_digest(spec):
+    """SHA-256 of the file of --reward FILE.py:function; None for math."""
+    return None if spec == "math" else _file_digest(Path(spec.rpartition(":")[0]))[1]
+
+
 def begin(out, resume, settings, digests, may_change):
     """Look at what an earlier part of the run has left, and whether this is the same run.
 
