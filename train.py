@@ -252,12 +252,13 @@ def load_models(run, checkpoint, device, compute_dtype):
     distributed.shard(model, device)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    decay = {"params": matrices, "weight_decay": args.weight_decay}
-    groups = [decay, {"params": vectors, "weight_decay": 0.0}]
-    run.optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
-    start_moments(run.optimizer)  # now, so that the sampler plans with what is really free
-    if checkpoint:
-        run_folder.load_optimizer(Path(checkpoint), model, run.optimizer)
+    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors}]
+    run.optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.0, fused=True)
+    # The moments come now, so that the sampler plans with what is really free.
+    with on_device(run.optimizer, device, args.offload):
+        start_moments(run.optimizer)
+        if checkpoint:
+            run_folder.load_optimizer(Path(checkpoint), model, run.optimizer)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -439,9 +440,8 @@ def loop(run):
         run.step += 1
         log_step(run, row, batch, (time.monotonic() - started) / 60)
         if len(run.history) >= 3 and all(row["skipped"] for row in run.history[-3:]):
-            found = f"updates of steps {run.step - 2} to {run.step} were not finite; stopped"
-            kept = f"and the checkpoint of step {run.saved} stays"
-            console.die("train.py", f"{found}, {kept}", code=1)
+            found = f"updates of steps {run.step - 2} to {run.step} were not finite; stopped, and"
+            console.die("train.py", f"{found} the checkpoint of step {run.saved} stays", code=1)
         evaluate_if_due(run)
         if run.step == run.steps or (save_every and run.step % save_every == 0):
             save(run)
