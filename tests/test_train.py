@@ -1,43 +1,48 @@
-"""train.py, eval.py and data.py: from JSONL lines to a checkpoint folder, on the shipped demo model."""
+"""train.py, from JSONL lines to a checkpoint folder, on the shipped demo model: what a run writes,
+every objective, rewards of one's own, and the switches for memory and speed."""
 
 import json
-import random
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import data
 import eval as evaluation
 import train
-import vimpo
-from model import frozen_copy, load_model
-from rollout import Rollout
+from lib import fast
+from model import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
-FAST = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--max-new-tokens", "40", "--lr", "1e-3"]
+MODEL = ["--model", str(DEMO / "model")]
+FAST = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--max-new-tokens", "40"]
+FAST += ["--lr", "1e-3"]
 
 
 def lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def quiet(*_):
-    pass
+def run(out, *more, data=DEMO / "train.jsonl"):
+    """train.py in this process, on the demo's model -> the rows of metrics.jsonl."""
+    arguments = [*MODEL, "--data", str(data), "--out", str(out), *FAST, *more]
+    assert train.main(arguments) == 0
+    return lines(out / "metrics.jsonl")
 
 
-def run(out, *more):
-    """train.py in this process, on the demo's model and problems."""
-    assert train.main(["--model", str(DEMO / "model"), "--data", str(DEMO / "train.jsonl"), "--out", str(out), *FAST, *more]) == 0
+def weights(out):
+    return load_file(out / "checkpoint/model.safetensors")
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------
-# The run folder
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --------------------------------------------------------------------------------------------------
+# What a run writes
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +51,33 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     few = folder / "few.jsonl"
     few.write_text("".join((DEMO / "test.jsonl").read_text().splitlines(keepends=True)[:6]))
-    run(folder / "out", "--steps", "4", "--eval-data", str(few), "--eval-every", "2", "--actor-coef", "1e-4")
+    evaluations = ["--eval-data", str(few), "--eval-every", "2"]
+    run(folder / "out", "--steps", "4", *evaluations, "--actor-coef", "1e-4")
     return folder / "out"
+
+
+KEYS = (
+    *("step", "reward", "reward_clean", "accuracy", "value_loss", "actor_loss", "kl", "entropy"),
+    *("response_tokens", "truncated", "uniform_groups", "grad_norm", "lr", "sampler_gap"),
+    *("seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second"),
+    *("actor_share", "actor_coef", "skipped"),
+)
 
 
 def test_metrics_have_one_line_a_step_with_every_promised_key(finished):
     """A metric that is missing, or NaN, is found by whoever plots it months later."""
-    keys = ["step", "reward", "reward_clean", "accuracy", "value_loss", "actor_loss", "kl", "entropy", "response_tokens", "truncated",
-            "uniform_groups", "grad_norm", "lr", "sampler_gap", "seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second",
-            "actor_share", "skipped"]
     metrics = lines(finished / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     for m in metrics:
-        assert sorted(m) == sorted(keys)
+        assert sorted(m) == sorted(KEYS)
         assert all(v is None or v == v for v in m.values())
-    assert [m["lr"] for m in metrics] == pytest.approx([1e-4, 2e-4, 3e-4, 4e-4])  # ten steps of warm-up
+    # ten steps of warm-up
+    assert [m["lr"] for m in metrics] == pytest.approx([1e-4, 2e-4, 3e-4, 4e-4])
 
 
 def test_at_the_first_step_policy_and_reference_agree_to_the_last_bit(finished):
-    """Two arithmetics for policy and reference: whitening would turn their rounding noise into unit advantages."""
+    """Two arithmetics for policy and reference: whitening would turn their rounding noise into unit
+    advantages."""
     first, *later = lines(finished / "metrics.jsonl")
     assert first["kl"] == 0 and first["actor_loss"] == 0
     assert all(m["kl"] > 1e-6 for m in later)
@@ -78,7 +91,8 @@ def test_evaluation_comes_before_training_then_as_asked_and_last(finished):
     """No baseline to compare with, or a last evaluation of weights that are not those saved."""
     rows = lines(finished / "eval.jsonl")
     assert [r["step"] for r in rows] == [0, 2, 4]
-    assert all(sorted(r) == ["accuracy", "file", "n", "response_tokens", "step", "truncated"] and r["n"] == 6 for r in rows)
+    keys = ["accuracy", "file", "n", "response_tokens", "step", "truncated"]
+    assert all(sorted(r) == keys and r["n"] == 6 for r in rows)
 
 
 def test_logged_rollouts_show_each_token_with_its_value(finished):
@@ -93,10 +107,12 @@ def test_logged_rollouts_show_each_token_with_its_value(finished):
 def test_the_checkpoint_is_a_whole_folder_with_the_trained_weights(finished):
     """A checkpoint of the weights at the start, or without its tokenizer."""
     saved, start = load_model(finished / "checkpoint"), load_model(DEMO / "model")
-    moved = [(a - b).abs().max().item() for a, b in zip(saved.parameters(), start.parameters(), strict=True)]
+    pairs = zip(saved.parameters(), start.parameters(), strict=True)
+    moved = [(a - b).abs().max().item() for a, b in pairs]
     assert min(moved) > 0 and max(moved) < 0.02
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= {
-        f.name for f in (finished / "checkpoint").iterdir()}
+    wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    wanted.add("generation_config.json")
+    assert wanted <= {f.name for f in (finished / "checkpoint").iterdir()}
     assert not list(finished.glob("checkpoint.*"))
 
 
@@ -105,304 +121,340 @@ def test_the_checkpoint_gives_the_same_logits_in_transformers(finished):
     transformers = pytest.importorskip("transformers")
     tokens = torch.randint(0, 260, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(finished / "checkpoint")(tokens).logits
-        assert (load_model(finished / "checkpoint")(tokens) - theirs).abs().max() < 1e-5
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(finished / "checkpoint")
+        ours = load_model(finished / "checkpoint")
+        assert (ours(tokens) - theirs(tokens).logits).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("algo", ["vimpo", "grpo"])
-def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, algo):
-    """Optimizer moments, step count, data order or noise that start anew after --resume."""
-    more = ["--algo", algo, "--reward-noise", "0.3", "--actor-coef", "1e-4", "--save-every", "2"]
-    run(tmp_path / "whole", "--steps", "4", *more)
-    run(tmp_path / "cut", "--steps", "3", *more)  # saved at 2 and 3
-    run(tmp_path / "cut", "--steps", "4", *more, "--resume")
-    a, b = (load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    a, b = (load_file(tmp_path / name / "checkpoint/optimizer.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    timeless = [[{k: v for k, v in m.items() if "second" not in k} for m in lines(tmp_path / name / "metrics.jsonl")] for name in ("whole", "cut")]
-    assert timeless[0] == timeless[1]
-
-
-def test_a_run_that_died_while_saving_goes_on_from_the_checkpoint_before(tmp_path):
-    """The only good checkpoint deleted before the next is whole."""
-    run(tmp_path / "r", "--steps", "2")
-    (tmp_path / "r/checkpoint").rename(tmp_path / "r/checkpoint-2")  # between the two renames
-    (tmp_path / "r/checkpoint.new").mkdir()
-    run(tmp_path / "r", "--steps", "3", "--resume")
-    assert [m["step"] for m in lines(tmp_path / "r/metrics.jsonl")] == [1, 2, 3]
-
-
-def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path):
-    """Steps that stand twice in metrics.jsonl."""
-    file = tmp_path / "m.jsonl"
-    file.write_text('{"step": 1, "x": "\u2028"}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")  # and one that was cut off
-    assert [row["step"] for row in train.keep_lines_up_to(file, 2)] == [1, 2]
-    assert file.read_text(encoding="utf-8") == '{"step": 1, "x": "\u2028"}\n{"step": 2}\n'
-
-
-def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
-    """Noise that repeats for every seed, flips single responses, or leaks into the accuracy."""
-    rewards = [1.0, 0.0] * 4000
-    noisy = train.flip_groups(rewards, 4, 0.25, seed=1, step=2)
-    flips = [[a != b for a, b in zip(rewards[i : i + 4], noisy[i : i + 4], strict=True)] for i in range(0, 8000, 4)]
-    assert all(len(set(f)) == 1 for f in flips)
-    assert 0.22 < sum(f[0] for f in flips) / len(flips) < 0.28
-    assert noisy == train.flip_groups(rewards, 4, 0.25, seed=1, step=2) != train.flip_groups(rewards, 4, 0.25, seed=1, step=3)
-    run(tmp_path / "r", "--steps", "1", "--reward-noise", "1")
-    m = lines(tmp_path / "r/metrics.jsonl")[0]
-    assert m["reward"] == pytest.approx(1 - m["reward_clean"]) and m["accuracy"] == pytest.approx(m["reward_clean"])
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------
-# The gradient of a step
-
-
-@pytest.fixture(scope="module")
-def step_gradient(make_model):
-    """step_gradient(order, budget, share, algo) -> (gradient, losses) of the same 24 responses, however they are cut, in fp64."""
-    model = make_model(torch.float64)
-    reference = frozen_copy(model)
-    noise = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape, generator=noise, dtype=p.dtype) * 0.02)
-    rnd = random.Random(0)
-    rollouts = []
-    for length in (1, 3, 9, 20, 2, 5):
-        prompt = [rnd.randrange(60) for _ in range(length)]
-        rollouts += [Rollout(prompt, [rnd.randrange(60) for _ in range(rnd.randint(1, 9))], [-1.0] * 99, True) for _ in range(4)]
-    rollouts = [r._replace(logps=r.logps[: len(r.response_ids)]) for r in rollouts]
-    rewards = [float(rnd.random() < 0.5) for _ in rollouts]
-
-    def gradient(order=range(24), budget=10**9, share=False, algo="vimpo", keep=False):
-        args = types.SimpleNamespace(tokens_per_microbatch=budget, temperature=0.9, kl="exact", beta=0.05, algo=algo, gae_lambda=0.9, clip_low=0.2,
-                                     clip_high=0.28, dual_clip=10.0, actor_coef=0.1, value_loss="squared")
-        batch = train.make_batch([rollouts[i] for i in order], [rewards[i] for i in order], 4, "cpu", torch.float64)
-        batch |= {"share": share, "group": torch.tensor([i // 4 for i in order])}
-        batch |= train.score_batch(model, reference, batch, args, quiet, keep)
-        assert ("forward" in batch) == (keep and budget == 10**9)
-        batch |= train.assign_credit(batch, args)
-        model.zero_grad()
-        losses = train.accumulate_gradients(model, batch, args, quiet)
-        return torch.cat([p.grad.flatten() for p in model.parameters()]), losses
-
-    return gradient
-
-
-@pytest.mark.parametrize("algo", ["vimpo", "grpo"])
-@pytest.mark.parametrize(("budget", "share"), [(10**9, True), (40, False), (40, True), (1, False), (1, True)])
-def test_the_gradient_does_not_depend_on_micro_batches_order_or_sharing(step_gradient, algo, budget, share):
-    """Means per micro-batch, whitening per micro-batch, a prompt's gradient counted once instead of once per response."""
-    whole, losses = step_gradient(algo=algo)
-    order = random.Random(budget).sample(range(24), 24)
-    part, part_losses = step_gradient(order, budget, share, algo)
-    assert (part - whole).norm() < 1e-12 * whole.norm()
-    assert part_losses == pytest.approx(losses, abs=1e-12)
-
-
-def test_recomputed_activations_give_the_same_gradient(make_model):
-    """A recomputation that records a prompt's keys twice, or is not used at all."""
-    kept, made = make_model(torch.float64), make_model(torch.float64)
-    made.recompute = True
-    rollouts = [Rollout([1, 2, 3, 4], [5, 6, 7], [], True), Rollout([1, 2, 3, 4], [8, 9], [], True)]
-    saved = []
-    for model in (kept, made):
-        weights, sizes = {p.data_ptr() for p in model.parameters()}, {}
-
-        def pack(x, weights=weights, sizes=sizes):
-            if x.data_ptr() not in weights:
-                sizes[x.data_ptr()] = x  # held, so that no other tensor gets its address
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            hidden, _ = train.response_hidden(model, rollouts, share=True)
-        saved.append(sum(x.numel() for x in sizes.values()))
-        hidden.square().sum().backward()
-    c = kept.config
-    assert saved[0] - saved[1] == c.layers * (3 + 2 * 3) * 2 * c.F  # gate and up, of the prompt but for its last token and of both responses
-    assert all(torch.allclose(a.grad, b.grad, rtol=1e-12, atol=1e-14) for a, b in zip(kept.parameters(), made.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("share", [False, True])
-def test_a_forward_pass_kept_from_scoring_gives_the_same_gradient_to_the_last_bit(step_gradient, share):
-    """Hidden states of other rows, or of weights that have moved since."""
-    wanted, losses = step_gradient(share=share)
-    kept, kept_losses = step_gradient(share=share, keep=True)
-    assert torch.equal(kept, wanted) and kept_losses == losses
-    assert torch.allclose(step_gradient(budget=40, share=share, keep=True)[0], wanted, rtol=1e-9)  # several micro-batches: nothing is kept
-
-
-def test_moving_reference_and_moments_out_of_the_way_changes_nothing(tmp_path):
-    """--offload with a moment left behind, or a reference that is not back when a step scores for the second time."""
-    for name, more in (("here", []), ("there", ["--offload"])):
-        run(tmp_path / name, "--steps", "2", "--updates-per-step", "2", *more)
-    here, there = (load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("here", "there"))
-    assert all(torch.equal(here[key], there[key]) for key in here)
-
-
-def test_grpo_leaves_out_groups_with_one_reward_and_loses_nothing(make_model, monkeypatch):
-    """Groups skipped together with their tokens' share of the mean, or an optimizer that stands still because there is no gradient at all."""
-    model = make_model(torch.float64)
-    args = types.SimpleNamespace(tokens_per_microbatch=10, algo="grpo", temperature=1.0, clip_low=0.2, clip_high=0.28, dual_clip=10.0)
-    rollouts = [Rollout([1, 2], [3 + i] * (1 + i), [-1.0] * (1 + i), True) for i in range(6)]
-
-    def gradient(rewards):
-        batch = train.make_batch(rollouts, rewards, 2, "cpu", torch.float64)
-        batch |= {"logps": batch["sampler_logps"], "advantages": vimpo.grpo_advantages(batch["rewards"], batch["group"], batch["mask"])}
-        model.zero_grad()
-        rows = []
-        monkeypatch.setattr(train, "response_hidden", lambda model, part, share: rows.extend(part) or response_hidden(model, part, share))
-        train.accumulate_gradients(model, batch, args, quiet, moved=True)  # the sampler's log-probs are made up
-        return torch.cat([p.grad.flatten() for p in model.parameters()]), len(rows), batch
-
-    response_hidden = train.response_hidden
-    skipped, used, batch = gradient([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
-    assert used == 4
-    model.zero_grad()
-    hidden, targets = response_hidden(model, rollouts, False)
-    logps = batch["logps"].masked_scatter(batch["mask"], vimpo.token_logps(hidden, model.head_weight, targets))
-    vimpo.ppo_loss(logps, batch["logps"], batch["advantages"], batch["mask"]).backward()
-    whole = torch.cat([p.grad.flatten() for p in model.parameters()])
-    assert whole.norm() > 0 and (skipped - whole).norm() < 1e-12 * whole.norm()
-    nothing, _, _ = gradient([1.0] * 6)
-    assert nothing.abs().max() == 0
-
-
-def test_the_gradient_is_that_of_the_dense_formula(step_gradient, make_model):
-    """A loss that is consistent with itself, however it is cut, and wrong: the value loss written out with full logits and autograd."""
-    rollout = Rollout([5, 6, 7], [8, 9, 10, 11], [-1.0] * 4, True)
-    other = Rollout([5, 6, 7], [1, 2], [-1.0] * 2, True)
-    model, reference = make_model(torch.float64), frozen_copy(make_model(torch.float64, seed=3))
-    args = types.SimpleNamespace(tokens_per_microbatch=64, temperature=0.8, kl="exact", beta=0.1, algo="vimpo", gae_lambda=1.0, clip_low=0.2,
-                                 clip_high=0.28, dual_clip=10.0, actor_coef=0.0, value_loss="squared")
-    batch = train.make_batch([rollout, other], [1.0, 0.0], 2, "cpu", torch.float64)
-    batch |= train.score_batch(model, reference, batch, args, quiet)
-    batch |= train.assign_credit(batch, args)
-    train.accumulate_gradients(model, batch, args, quiet)
-    loss = 0
-    for r, reward in ((rollout, 1.0), (other, 0.0)):
-        tokens = torch.tensor([r.prompt_ids + r.response_ids])
-        log_p, log_ref = ((m.head(m.hidden(tokens)) / 0.8).log_softmax(-1)[0, 2:-1] for m in (model, reference))
-        chosen = torch.tensor(r.response_ids)[:, None]
-        kl = (log_p.exp() * (log_p - log_ref)).sum(-1).detach()
-        td = 0.1 * (log_p.gather(1, chosen) - log_ref.gather(1, chosen))[:, 0] - 0.1 * kl
-        loss = loss + 0.5 * (td.sum() - (reward - 0.5)) ** 2 / 2
-    grads = torch.autograd.grad(loss, list(model.parameters()))
-    for p, g in zip(model.parameters(), grads, strict=True):
-        assert torch.allclose(p.grad, g, rtol=1e-9, atol=1e-12)
-
-
-def test_microbatches_hold_every_row_once_within_the_budget():
-    """A row lost, or a micro-batch whose padding breaks the memory budget."""
-    rnd = random.Random(0)
-    rollouts = [Rollout([rnd.randrange(3)] * rnd.choice([5, 30]), [1] * rnd.randint(1, 50), [], True) for _ in range(100)]
-    for share in (False, True):
-        parts = train.microbatches(rollouts, 200, share)
-        assert sorted(i for part in parts for i in part) == list(range(100))
-        for part in parts:
-            mine = [rollouts[i] for i in part]
-            size = len(mine) * max(len(r.prompt_ids) + len(r.response_ids) for r in mine)
-            if share:
-                distinct = {tuple(r.prompt_ids) for r in mine}
-                size = len(mine) * max(len(r.response_ids) for r in mine) + len(distinct) * max(map(len, distinct))
-            assert size <= 200 or len(part) == 1
-    assert train.worth_sharing([Rollout([1] * 100, [1] * 20, [], True)] * 8)
-    assert not train.worth_sharing([Rollout([1] * 100, [1] * 2000, [], True)] * 8)
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------
-# Problems, prompts and their order
-
-
-def test_every_promised_form_of_a_problem_is_read(tmp_path):
-    """An export of a common trainer, or GSM8K's own file, that has to be converted by hand."""
-    rows = [{"problem": "1+1", "answer": "2", "extra": [1]}, {"question": "1+1", "answer": "One and one.\n#### 2"}, {"problem": "1+1", "answer": 2},
-            {"prompt": "1+1", "answer": "2"}, {"prompt": [{"role": "user", "content": "1+1"}], "answer": "2"},
-            {"prompt": "1+1", "reward_model": {"ground_truth": "2", "style": "rule"}}]
-    file = tmp_path / "p.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    problems = data.load_problems([file])
-    assert [p["answer"] for p in problems] == ["2"] * 6
-    assert [p["bare"] for p in problems] == [True, True, True, False, False, False]
-
-
-def test_the_order_is_a_new_shuffle_each_epoch_and_the_same_in_pieces():
-    """Problems left out, or an order that depends on how many steps were taken at a time."""
-    whole = data.problem_order(10, 3, 0, 40)
-    assert all(sorted(whole[i : i + 10]) == list(range(10)) for i in range(0, 40, 10))
-    assert whole[:10] != whole[10:20]
-    assert [p for i in range(0, 35, 7) for p in data.problem_order(10, 3, i, 7)] == whole[:35]
-
-
-class Words:
-    """A stand-in for a tokenizer: one id a word."""
-
-    has_chat_template = True
-
-    def encode(self, text, add_special=True):
-        return ([0] if add_special else []) + [len(w) for w in text.split()]
-
-    def chat(self, messages):
-        return "".join(f"<{m['role']}> {m['content']} " for m in messages) + "<assistant>"
-
-
-def test_prompts_follow_the_template(tmp_path):
-    """An instruction added to a prompt that is whole, a second BOS, or a prompt cut at its end."""
-    bare, whole = {"ask": "a bb", "bare": True}, {"ask": "a bb", "bare": False}
-    assert len(data.prompt_ids(bare, Words(), "chat", 99)) == 1 + 2 + len(data.INSTRUCTION.split()) + 1
-    assert data.prompt_ids(whole, Words(), "chat", 99) == [6, 1, 2, 11]
-    assert data.prompt_ids(whole, Words(), "chat", 2) == [2, 11]
-    assert data.prompt_ids(bare, Words(), "plain", 99) == [0, 1, 2]
-    (tmp_path / "t.txt").write_text("ask: {problem} end")
-    assert data.prompt_ids(bare, Words(), data.choose_template(str(tmp_path / "t.txt"), Words(), []), 99) == [0, 4, 1, 2, 3]
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------
-# eval.py
-
-
-def test_eval_prints_a_table_and_writes_every_graded_sample(tmp_path, capsys):
-    """A table whose figures are not those of the samples."""
-    few = tmp_path / "few.jsonl"
-    few.write_text("".join((DEMO / "test.jsonl").read_text().splitlines(keepends=True)[:20]))
-    arguments = ["--model", str(DEMO / "model"), "--data", str(few), "--samples", "3", "--top-p", "1", "--max-new-tokens", "60"]
-    assert evaluation.main([*arguments, "--out", str(tmp_path / "o.json")]) == 0
-    printed = capsys.readouterr().out
-    row = json.loads((tmp_path / "o.json").read_text())["table"][0]
-    assert row["n"] == 20 and len(row["problems"]) == 20
-    scores = [s for p in row["problems"] for s in p["scores"]]
-    assert len(scores) == 60 and row["accuracy"] == pytest.approx(sum(scores) / 60) and 0.1 < row["accuracy"] < 0.95
-    assert f"{row['accuracy']:.1%}" in printed and "few.jsonl" in printed and "avg@3" in printed
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------
-# What a hurried person types
-
-
-def test_settings_that_make_it_another_run_are_refused_on_resume(tmp_path, capsys):
-    """A resumed run that is half one experiment and half another."""
-    run(tmp_path / "r", "--steps", "1")
-    with pytest.raises(SystemExit):
-        run(tmp_path / "r", "--steps", "2", "--resume", "--beta", "0.1")
-    assert "--beta was 0.0005" in capsys.readouterr().err
+def test_a_trained_checkpoint_is_a_model_to_start_from_and_to_evaluate(finished, tmp_path, capsys):
+    """Files beside the weights that eval.py, or a second run, stumbles over."""
+    few = finished.parent / "few.jsonl"
+    folder = ["--model", str(finished / "checkpoint"), "--data", str(few)]
+    assert evaluation.main([*folder, "--max-new-tokens", "20"]) == 0
+    assert "few.jsonl" in capsys.readouterr().out
+    assert train.main([*folder, *FAST, "--steps", "1", "--out", str(tmp_path / "r")]) == 0
 
 
 def test_a_command_line_works_from_another_folder(tmp_path):
     """Imports or demo files looked for in the current folder; a stack trace on the way out."""
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--steps", "1", "--prompts-per-step", "2", "--max-new-tokens", "8", "--out", "r"],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    small = ["--steps", "1", "--prompts-per-step", "2", "--max-new-tokens", "8", "--out", "r"]
+    command = [sys.executable, str(ROOT / "train.py"), *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "accuracy on held-out problems" in done.stdout
+    assert done.stdout.count("eval  test.jsonl: ") == 2
+    assert "r/checkpoint loads in transformers" in done.stdout
     assert len(lines(tmp_path / "r/metrics.jsonl")) == 1
 
 
 def test_nothing_to_learn_is_said_loudly(tmp_path, capsys):
     """Hours of training on rewards that never vary, in silence."""
     hopeless = tmp_path / "h.jsonl"
-    hopeless.write_text("".join(json.dumps({"problem": f"{a}+1=", "answer": "-1"}) + "\n" for a in range(20)))
-    assert train.main(["--model", str(DEMO / "model"), "--data", str(hopeless), "--out", str(tmp_path / "r"), "--steps", "5", *FAST[:-2],
-                       "--max-new-tokens", "2"]) == 0
+    problems = [{"problem": f"{a}+1=", "answer": "-1"} for a in range(20)]
+    hopeless.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    run(tmp_path / "r", "--steps", "5", "--max-new-tokens", "2", data=hopeless)
     said = capsys.readouterr().err
     for words in ("every group has one reward", "every response was cut", "the reward has been 0"):
         assert said.count(words) == 1
+
+
+def test_epochs_count_passes_over_the_problems(tmp_path):
+    """A run of an epoch that sees some problems twice and others never."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join((DEMO / "train.jsonl").read_text().splitlines(keepends=True)[:10]))
+    assert len(run(tmp_path / "one", data=few)) == 2  # 10 // 4: the default is one epoch
+    assert len(run(tmp_path / "two", "--epochs", "2", data=few)) == 5
+    assert len(run(tmp_path / "half", "--epochs", "0.1", data=few)) == 1
+
+
+# --------------------------------------------------------------------------------------------------
+# Objectives and rewards
+
+
+def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
+    """Noise that repeats for every seed, flips single responses, or leaks into the accuracy."""
+    rewards = [1.0, 0.0] * 4000
+    noisy = train.flip_rewards(rewards, 4, 0.25, seed=1, step=2)
+    flips = [a != b for a, b in zip(rewards, noisy, strict=True)]
+    groups = [flips[i : i + 4] for i in range(0, 8000, 4)]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert 0.22 < sum(group[0] for group in groups) / len(groups) < 0.28
+    assert noisy == train.flip_rewards(rewards, 4, 0.25, seed=1, step=2)
+    assert noisy != train.flip_rewards(rewards, 4, 0.25, seed=1, step=3)
+    assert noisy != train.flip_rewards(rewards, 4, 0.25, seed=2, step=2)
+    [m] = run(tmp_path / "r", "--steps", "1", "--reward-noise", "1")
+    assert m["reward"] == pytest.approx(1 - m["reward_clean"])
+    assert m["accuracy"] == pytest.approx(m["reward_clean"])
+
+
+def test_label_noise_by_response_flips_single_responses(tmp_path):
+    """A flag that is read and then forgotten: groups are still flipped as a whole."""
+    rewards = [1.0] * 8000
+    noisy = train.flip_rewards(rewards, 1, 0.25, seed=1, step=2)
+    groups = [noisy[i : i + 4] for i in range(0, 8000, 4)]
+    assert sum(min(group) < max(group) for group in groups) > 1000
+    more = ["--steps", "1", "--reward-noise", "0.5", "--reward-noise-by"]
+    rows = [run(tmp_path / by, *more, by)[0] for by in ("group", "response")]
+    assert rows[0]["reward_clean"] == rows[1]["reward_clean"]
+    assert rows[0]["reward"] != rows[1]["reward"]
+
+
+@pytest.fixture
+def reference_passes(monkeypatch):
+    """A list that grows with every forward pass of the reference."""
+    frozen_copy, passes = train.frozen_copy, []
+
+    def counted(*args):
+        copy = frozen_copy(*args)
+        hidden = copy.hidden
+
+        def counting(*hidden_args):
+            passes.append(hidden_args)
+            return hidden(*hidden_args)
+
+        copy.hidden = counting
+        return copy
+
+    monkeypatch.setattr(train, "frozen_copy", counted)
+    return passes
+
+
+@pytest.mark.parametrize("algo", train.OBJECTIVES)
+def test_every_objective_trains_and_pays_for_a_reference_only_where_it_needs_one(
+    tmp_path, reference_passes, algo
+):
+    """An objective that crashes, or moves nothing; a second forward pass, half of the scoring, for
+    numbers that nobody reads."""
+    needs = train.OBJECTIVES[algo].reference
+    metrics = run(tmp_path / "r", "--steps", "2", "--algo", algo)
+    assert bool(reference_passes) == needs
+    assert all((m["kl"] is not None) == needs for m in metrics)
+    before, after = load_file(DEMO / "model/model.safetensors"), weights(tmp_path / "r")
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    shown = lines(tmp_path / "r/rollouts.jsonl")
+    assert all((row["values"] is not None) == train.OBJECTIVES[algo].value for row in shown)
+    assert all(m["skipped"] == 0 and m["grad_norm"] > 0 for m in metrics)
+
+
+@pytest.mark.parametrize("algo", ["grpo", "dr_grpo", "rloo"])
+def test_the_distance_from_the_reference_is_logged_where_it_is_asked_for(
+    tmp_path, reference_passes, algo
+):
+    """--log-kl that logs nothing, or that changes the run."""
+    more = ["--steps", "2", "--algo", algo]
+    metrics = run(tmp_path / "logged", *more, "--log-kl")
+    assert reference_passes and metrics[0]["kl"] == 0 and metrics[1]["kl"] > 1e-9
+    run(tmp_path / "plain", *more)
+    assert equal(weights(tmp_path / "logged"), weights(tmp_path / "plain"))
+
+
+def test_the_actor_keeps_its_share_whatever_the_responses_are(tmp_path, capsys):
+    """c_A as the authors set it for a thousand tokens, which destroys a policy at 25; a share of
+    the step before."""
+    metrics = run(tmp_path / "r", "--steps", "4", "--reward-noise", "0.2")
+    learning = [m for m in metrics if m["actor_share"] is not None]
+    assert len(learning) >= 3
+    for m in learning:
+        assert m["actor_share"] == pytest.approx(0.025, rel=1e-5)
+    assert len({m["actor_coef"] for m in learning}) == len(learning)
+    assert "the actor pulls" not in capsys.readouterr().err
+
+
+def test_a_fixed_actor_coefficient_stays_and_is_warned_of_where_it_is_too_large(tmp_path, capsys):
+    """--actor-coef that the share overrides; a policy destroyed in silence."""
+    metrics = run(tmp_path / "r", "--steps", "2", "--actor-coef", "5e-3")
+    assert [m["actor_coef"] for m in metrics] == [5e-3] * 2
+    assert metrics[0]["actor_share"] > 0.2
+    said = capsys.readouterr().err
+    assert said.count("the actor pulls") == 1 and "leave --actor-coef out" in said
+
+
+REWARD = r'''
+"""A reward of one's own: the number in the last box; half of it for any box."""
+import re
+
+def last_number(response, problem):
+    found = re.findall(r"\\boxed\{(-?\d+)\}", response)
+    if not found:
+        return 0
+    return 1 if int(found[-1]) == problem["goal"]["value"] else 0.5
+'''
+
+
+@pytest.fixture
+def own_reward(tmp_path):
+    """A reward file, and problems without an answer but with a key that it reads."""
+    (tmp_path / "r.py").write_text(REWARD)
+    rows = []
+    for line in (DEMO / "train.jsonl").read_text().splitlines()[:200]:
+        row = json.loads(line)
+        row["goal"] = {"value": int(row.pop("answer"))}
+        rows.append(json.dumps(row) + "\n")
+    (tmp_path / "goals.jsonl").write_text("".join(rows))
+    return tmp_path
+
+
+def test_a_reward_of_ten_lines_in_a_file_trains_and_evaluates(own_reward, capsys):
+    """A reward function that gets no row, or only the keys that we know; rewards between 0 and 1
+    that are rounded; answers asked for that it does not need."""
+    goals, reward = own_reward / "goals.jsonl", ["--reward", f"{own_reward}/r.py:last_number"]
+    evaluations = ["--eval-data", str(goals), "--eval-every", "0"]
+    metrics = run(own_reward / "r", "--steps", "2", *reward, *evaluations, data=goals)
+    shown = lines(own_reward / "r/rollouts.jsonl")
+    assert {row["reward"] for row in shown} == {0.5, 1.0}
+    assert all(row["answer"] is None for row in shown)
+    assert all(0.5 < m["reward"] < 1 and m["accuracy"] < m["reward"] for m in metrics)
+    capsys.readouterr()
+    table = own_reward / "o.json"
+    arguments = [*MODEL, "--data", str(goals), *reward, "--max-new-tokens", "40"]
+    assert evaluation.main([*arguments, "--out", str(table)]) == 0
+    [row] = json.loads(table.read_text())["table"]
+    assert {score for p in row["problems"] for score in p["scores"]} == {0.5, 1.0}
+    assert f"{row['accuracy']:.1%}" in capsys.readouterr().out
+
+
+def test_an_exception_in_a_reward_is_one_line_and_finished_steps_are_saved(own_reward, capsys):
+    """An hour of training lost, and a stack trace, for a key that one row of ten thousand lacks."""
+    goals = own_reward / "goals.jsonl"
+    (own_reward / "r.py").write_text(REWARD + "\nseen = []\n\ndef fails(response, problem):\n"
+        "    seen.append(1)\n    return 1 / (len(seen) != 40) * last_number(response, problem)\n"
+    )  # fmt: skip
+    reward = f"{own_reward}/r.py:fails"
+    with pytest.raises(SystemExit) as stopped:
+        run(own_reward / "r", "--steps", "5", "--reward", reward, data=goals)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1
+    assert f"--reward {reward}: problem train-" in said and f" of {goals}: " in said
+    assert f"{own_reward}/r.py:15: ZeroDivisionError: division by zero; " in said
+    assert "the checkpoint of step 2 stays, and --resume goes on from it" in said
+    assert [m["step"] for m in lines(own_reward / "r/metrics.jsonl")] == [1, 2]
+    with pytest.raises(SystemExit):
+        arguments = [*MODEL, "--data", str(goals), "--reward", reward, "--max-new-tokens", "9"]
+        evaluation.main(arguments)
+    said = capsys.readouterr().err
+    assert said.startswith("eval.py: --reward ") and said.count("\n") == 1
+
+
+def test_problems_in_the_form_of_math_and_as_messages_train(tmp_path):
+    """MATH's own files, or an export of chats, that must be converted by hand first."""
+    problems = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:40]]
+    solution = "Add: \\boxed{{0}}. So it is \\boxed{{{}}}."
+    rows = [{"problem": p["problem"], "solution": solution.format(p["answer"])} for p in problems]
+    talks = []
+    for p in problems:
+        ask = [{"role": "user", "content": p["problem"]}]
+        talks.append({"messages": ask, "answer": p["answer"]})
+    plain, seen = [{"problem": p["problem"], "answer": p["answer"]} for p in problems], []
+    for name, form in (("plain", plain), ("math", rows), ("talks", talks)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in form))
+        more = ["--steps", "2", "--prompt-template", "plain"]
+        seen.append([m["reward"] for m in run(tmp_path / name, *more, data=file)])
+    assert seen[0] == seen[1] == seen[2] and 0 < seen[0][0] < 1
+
+
+# --------------------------------------------------------------------------------------------------
+# Memory and speed
+
+
+def test_moving_reference_and_moments_out_of_the_way_changes_nothing(tmp_path):
+    """--offload with a moment left behind, or a reference that is not back when a step scores for
+    the second time."""
+    for name, more in (("here", []), ("there", ["--offload"])):
+        run(tmp_path / name, "--steps", "2", "--updates-per-step", "2", *more)
+    assert equal(weights(tmp_path / "here"), weights(tmp_path / "there"))
+
+
+def test_offloaded_moments_are_out_of_the_way_before_the_first_step(tmp_path, monkeypatch):
+    """A first step, or the first after --resume, that runs out of memory because the moments still
+    lie on the GPU then."""
+    events, move, sample = [], fast._move, train.generate_together
+
+    def moved(thing, device):
+        if isinstance(thing, torch.optim.Optimizer):
+            events.append((str(device), len(thing.state)))
+        move(thing, device)
+
+    def sampled(*args, **kwargs):
+        events.append("sampling")
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr(fast, "_move", moved)
+    monkeypatch.setattr(train, "generate_together", sampled)
+    run(tmp_path / "r", "--steps", "1", "--offload")
+    count = len(list(load_model(DEMO / "model").parameters()))
+    before = events[: events.index("sampling")]
+    assert before and before[-1] == ("cpu", count)
+    events.clear()
+    run(tmp_path / "r", "--steps", "2", "--offload", "--resume")
+    assert events[: events.index("sampling")][-1] == ("cpu", count)
+
+
+def test_recomputation_and_micro_batches_change_no_number_beyond_rounding(tmp_path):
+    """A flag that is meant for memory alone and makes another run of it."""
+    plain = run(tmp_path / "plain", "--steps", "2")
+    run(tmp_path / "recomputed", "--steps", "2", "--recompute-activations")
+    assert equal(weights(tmp_path / "plain"), weights(tmp_path / "recomputed"))
+    cut = run(tmp_path / "cut", "--steps", "2", "--tokens-per-microbatch", "100")
+    for a, b in zip(plain, cut, strict=True):
+        assert all(b[key] == pytest.approx(a[key], rel=1e-3, abs=1e-6) for key in ("kl", "reward"))
+
+
+def test_two_updates_a_step_go_further_than_one(tmp_path):
+    """A second update on the gradient of the first, or none at all."""
+    moved = []
+    for updates in ("1", "2"):
+        run(tmp_path / updates, "--steps", "1", "--updates-per-step", updates)
+        before, after = load_file(DEMO / "model/model.safetensors"), weights(tmp_path / updates)
+        moved.append(sum((after[name] - before[name]).square().sum() for name in before))
+    assert moved[1] > 2 * moved[0]
+
+
+def test_bf16_runs_on_a_cpu_with_fp32_weights(tmp_path):
+    """Weights of bf16, which an update of 1e-6 does not move; policy and reference that round
+    differently."""
+    metrics = run(tmp_path / "r", "--steps", "2", "--dtype", "bf16")
+    assert metrics[0]["kl"] == 0 and metrics[1]["kl"] > 0 and metrics[0]["sampler_gap"] < 0.05
+    saved = weights(tmp_path / "r")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert any(not torch.equal(t, t.bfloat16().float()) for t in saved.values())
+
+
+@pytest.mark.parametrize("program", [train, evaluation])
+def test_a_gpu_by_number_becomes_the_current_one(tmp_path, monkeypatch, capsys, program):
+    """--device cuda:1 whose recorded steps run on cuda:0: they compute nothing, and sampling never
+    ends."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    loads = "train.load_models" if program is train else "eval.load_model"
+
+    def stop(*arguments):
+        assert torch.device("cuda:1") in arguments
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(loads, stop)
+    out = ["--out", str(tmp_path / "r")]
+    arguments = [*MODEL, "--data", str(DEMO / "test.jsonl"), "--device", "cuda:1", *out]
+    with pytest.raises(SystemExit):
+        program.main(arguments)
+    assert "far enough" in capsys.readouterr().err
+    assert current == [torch.device("cuda:1")]
+
+
+def test_every_flag_that_matters_is_refused_on_resume_or_known_to_be_harmless():
+    """A new flag that is forgotten in the list of what may change, or stands there by mistake."""
+    flags = {row[0].removeprefix("--").replace("-", "_") for rows in train.FLAGS.values()
+             for row in rows}  # fmt: skip
+    assert flags >= train.MAY_CHANGE - {"demo"}
+    assert set(train.DEMO) <= flags and set(train.METHOD) <= flags and set(train.SAMPLING) <= flags
+    assert not train.MAY_CHANGE & {"seed", "lr", "beta", "algo", "reward", "temperature", "kl"}
+
+
+def test_the_demo_has_settings_of_its_own_and_flags_go_before_them(monkeypatch):
+    """The demo at a learning rate for large models, or a flag that the demo ignores."""
+    demo = train.parse_args([])
+    assert demo.demo and demo.lr == 5e-4 and demo.steps == 60 and demo.model == str(DEMO / "model")
+    mine = train.parse_args(["--steps", "3", "--lr", "1e-4"])
+    assert mine.demo and (mine.steps, mine.lr, mine.prompts_per_step) == (3, 1e-4, 64)
+    other = train.parse_args(["--model", "m", "--data", "d"])
+    assert not other.demo and other.lr == 1e-6 and other.steps is None and other.actor_coef is None
