@@ -11,7 +11,7 @@ import torch
 from conftest import FAMILIES, GOLDEN, draw_tokens, randn
 
 from lib.kv_cache import GroupCache, SharedPrompts, plan_rows
-from model import KVCache, load_model
+from model import KVCache, attention, load_model
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 
@@ -165,25 +165,25 @@ def test_few_static_shapes_occur(make_model):
 
 
 @torch.no_grad()
-def test_bf16_scores_are_summed_in_fp32():
-    """Scores rounded to bf16 before the softmax: a gap between sampler and trainer."""
-    model = load_model(GOLDEN / "llama3_new")
-    tokens = draw_tokens(40).tolist()
-    exact = model.hidden(torch.tensor([tokens]))[0, -1]
-    model.compute_dtype = BF16
-    plain = model.hidden(torch.tensor([tokens]))[0, -1]
-    cache = GroupCache(model, rows=1, slots=1, P=20, T=20, static=False)
-    prompt = KVCache(model, 1, 20)
-    model.hidden(torch.tensor([tokens[:20]]), prompt)
-    cache.put_prompt(0, prompt.k[:, 0], prompt.v[:, 0])
-    cache.arrange([0])
-    for token in tokens[20:]:
-        cache.shapes()
-        hidden = model.hidden(torch.tensor([[token]]), cache)[0, 0]
-        cache.clock += 1
-        cache.now += 1
-    assert hidden.dtype == BF16
-    assert (hidden - exact).norm() < 1.5 * (plain - exact).norm()
+def test_bf16_scores_are_summed_in_fp32(make_model):
+    """Scores rounded to bf16 before the softmax (60 is off by up to 0.13): a gap between sampler
+    and trainer."""
+    model = make_model(BF16)
+    c, P = model.config, 7
+    cache = GroupCache(model, rows=2, slots=1, P=P, T=3, static=False)
+    keys, values = (randn(c.layers, c.Hkv, P, c.Dh, seed=s, dtype=F32).to(BF16) for s in (1, 2))
+    cache.put_prompt(0, keys, values)
+    cache.arrange([0, 0])
+    cache.shapes()
+    cache.start(2, 1)
+    q = (20 * randn(2, c.H, 1, c.Dh, seed=3, dtype=F32)).to(BF16)
+    k, v = (randn(2, c.Hkv, 1, c.Dh, seed=s, dtype=F32).to(BF16) for s in (4, 5))
+    read = cache.attend(0, q, k, v)
+    k = torch.cat((keys[0].expand(2, -1, -1, -1), k), dim=2).double()  # [2, Hkv, P + 1, Dh]
+    v = torch.cat((values[0].expand(2, -1, -1, -1), v), dim=2).double()
+    exact = attention(q.double(), k, v, torch.ones(2, 1, 1, P + 1, dtype=torch.bool))
+    assert read.dtype == BF16
+    assert (read.double() - exact).abs().max() < 0.02
 
 
 # --------------------------------------------------------------------------------------------------
