@@ -10,7 +10,7 @@
     distributed.py   torchrun: shared work, sums over processes, shards of parameters, signals
     equivalence.py   does an answer mean what the right one means? with latex.py, its parser
     grading.py       reward functions from a user's file; a file of graded pairs
-    tokenizer.py     tokenizer.json and chat templates
+    tokenizer.py     tokenizer.json and chat templates; with pieces.py, how a text is cut for BPE
     data.py          JSONL -> problems -> prompts
     console.py       flags, one-line errors, progress
 

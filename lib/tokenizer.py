@@ -3,9 +3,9 @@
     text -> stretches between added tokens -> NFC -> pieces -> UTF-8 bytes -> merges -> ids
 
 Added tokens such as <|im_end|> are cut out first. What lies between them is normalised and cut into
-pieces (words, numbers, white space) by the file's regular expressions: lib/pieces.py. Byte-pair
-encoding (BPE) works on each piece alone: it begins with single bytes and joins neighbours by the
-file's list of merges, until no two neighbours are in that list.
+pieces (words, numbers, white space) by the file's regular expressions: lib/pieces.py. tiktoken
+does the byte-pair encoding (BPE) of each piece alone: from single bytes, neighbours are joined by
+the file's list of merges until no two of them are in that list.
 
 The ids are exactly those of the `tokenizers` library. A file of which that is not certain is
 refused with one line that says why; so are SentencePiece tokenizers, such as Llama 2's.
@@ -20,13 +20,13 @@ refused with one line that says why; so are SentencePiece tokenizers, such as Ll
 
 import datetime
 import functools
-import heapq
 import itertools
 import json
 from pathlib import Path
 
 import jinja2.sandbox
 import regex
+import tiktoken
 
 from lib.checkpoint import check, read_json
 from lib.pieces import flatten, kinds, nfc, pre_tokenizer
@@ -45,36 +45,40 @@ def token_bytes(token):
     return bytes(_BYTE[char] for char in token) if spelled else token.encode()
 
 
-def merge(chars, places):
-    """BPE of one piece: a list of spelled bytes -> the list of its tokens.
+def merge_ranks(merges, vocab):
+    """The list of merges, "a b" or ["a", "b"] each -> {bytes of a token: rank} for tiktoken.
 
-    places: pair -> its place in the list of merges. Again and again the neighbours that stand first
-    in the list are joined, and of equal ones the leftmost.
+    The file's rule: of all neighbours, join the pair that stands first in the list. tiktoken's:
+    join the neighbours whose bytes together have the lowest rank. So a token's rank must say where
+    the pair stands that makes it. Inside of a longer text the bytes of a token go through the same
+    states as alone, until a merge crosses their ends; and alone they are of two parts once at most,
+    just before they are one. That pair's place is the rank. If those two parts are no merge, or the
+    bytes stop at more parts, the token is never made, and has no rank.
 
-    >>> merge(list("abbab"), {("a", "b"): 0, ("ab", "b"): 1})
-    ['abb', 'ab']
+    >>> tokens = {t: i for i, t in enumerate(["a", "b", "ab", "bb", "abb"])}
+    >>> ranks = merge_ranks(["a b", "b b", "a bb"], tokens)
+    >>> ranks[b"ab"], ranks[b"bb"], b"abb" in ranks      # alone "abb" becomes "ab" and "b"
+    (256, 257, False)
     """
-    tokens = list(chars)  # tokens[i]: the token that begins with character i, "" if none does
-    begin = list(range(len(chars)))  # begin[j]: where the token begins that ends with character j
-    queue = []  # (place, i, the token that begins with i and the next one)
-
-    def offer(i):
-        j = i + len(tokens[i])
-        pair = (tokens[i], tokens[j]) if j < len(tokens) else None
-        if pair in places:
-            heapq.heappush(queue, (places[pair], i, pair))
-
-    for i in range(len(tokens)):
-        offer(i)
-    while queue:
-        _, i, (left, right) = heapq.heappop(queue)
-        j = i + len(left)
-        if tokens[i] == left and tokens[j] == right:  # neither was joined with another meanwhile
-            tokens[i], tokens[j] = left + right, ""
-            begin[j + len(right) - 1] = i
-            offer(i)
-            offer(begin[i - 1])  # of the first token this offers the last one, which has no next
-    return [token for token in tokens if token]
+    places = {}
+    for i, found in enumerate(merges):
+        pair = tuple(found.split(" ") if isinstance(found, str) else found)
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
+            raise ValueError(f"merge {i}, {found!r}, is not of two tokens that make a third")
+        places[pair] = i
+    ranks = {bytes([b]): b for b in range(256)}
+    for token in {left + right for left, right in places}:
+        parts, never = list(token), len(merges)
+        while len(parts) > 2:
+            found = [places.get(pair, never) for pair in itertools.pairwise(parts)]
+            first = min(found)
+            if first == never:
+                break
+            i = found.index(first)
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if tuple(parts) in places:
+            ranks[token_bytes(token)] = 256 + places[tuple(parts)]
+    return ranks
 
 
 # --------------------------------------------------------------------------------------------------
@@ -95,17 +99,6 @@ def check_model(spec):
     check(all(n["type"] == "NFC" for n in forms), f"normalizer {kinds(forms)} is not NFC")
     decoder = flatten(spec.get("decoder"), "decoders")
     check(kinds(decoder) in ("", "ByteLevel"), f"decoder {kinds(decoder)} is not ByteLevel")
-
-
-def merge_places(merges, vocab):
-    """The list of merges, "a b" or ["a", "b"] each -> {(left, right): place in the list}."""
-    places = {}
-    for i, found in enumerate(merges):
-        pair = tuple(found.split(" ") if isinstance(found, str) else found)
-        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
-            raise ValueError(f"merge {i}, {found!r}, is not of two tokens that make a third")
-        places[pair] = i
-    return places
 
 
 def post_processor(node):
@@ -189,7 +182,13 @@ class Tokenizer:
     def __init__(self, spec, config):
         check_model(spec)
         model, self._vocab = spec["model"], spec["model"]["vocab"]
-        self._places = merge_places(model["merges"], self._vocab)
+        ranks = merge_ranks(model["merges"], self._vocab)
+        self._bpe = tiktoken.Encoding(
+            "tokenizer.json", pat_str=r"[\s\S]+", mergeable_ranks=ranks, special_tokens={}
+        )
+        self._id_of_bytes = {token_bytes(token): id_ for token, id_ in self._vocab.items()}
+        self._id_of_rank = {rank: self._id_of_bytes.get(data) for data, rank in ranks.items()}
+        self._missing = bytes(b for b in range(256) if bytes([b]) not in self._id_of_bytes)
         self._whole_pieces = model.get("ignore_merges")
         self._normalise = nfc if flatten(spec.get("normalizer"), "normalizers") else str
         self._stages = pre_tokenizer(spec.get("pre_tokenizer"))
@@ -281,13 +280,14 @@ class Tokenizer:
 
     def _encode_piece(self, piece):
         """BPE of one piece, or with ignore_merges the one token that it is, if it is one."""
-        spelled = piece.encode().decode("latin-1").translate(_SPELLING)
-        if self._whole_pieces and spelled in self._vocab:
-            return [self._vocab[spelled]]
+        data = piece.encode()
+        if self._whole_pieces and data in self._id_of_bytes:
+            return [self._id_of_bytes[data]]
         # The library leaves out a byte that the vocabulary lacks (SmolLM2: U+0004), and may then
         # join what lies on both sides of it.
-        chars = [char for char in spelled if char in self._vocab]
-        return [self._vocab[token] for token in merge(chars, self._places)]
+        data = data.translate(None, self._missing)
+        ranks = self._bpe._encode_single_piece(data) if data else []
+        return [self._id_of_rank[rank] for rank in ranks]
 
     def decode(self, ids, skip_special=False):
         """The text of some ids. U+FFFD stands for bytes that are not UTF-8 and for unknown ids."""

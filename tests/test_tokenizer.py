@@ -19,6 +19,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import tiktoken
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -333,10 +334,10 @@ def merge_one_by_one(chars, places):
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
-def test_merging_with_a_queue_is_merging_one_by_one():
-    """Pairs that are out of date when their turn comes, a wrong neighbour, ties; lists as those of
-    Llama 3, in which a merge may stand before those that make its parts."""
-    r, out_of_order = random.Random(0), 0
+def test_merge_ranks_merge_as_the_files_rule_does():
+    """Ranks taken from ids or from the first merge that makes a token; tokens that never come
+    about but got a rank; ties."""
+    r, never = random.Random(0), 0
     for _ in range(300):
         tokens, merges = {"a", "b", "c"}, []
         for _ in range(r.randint(1, 12)):
@@ -348,12 +349,17 @@ def test_merging_with_a_queue_is_merging_one_by_one():
             merges = [(a, b) for a, b in cuts if a in tokens and b in tokens]
         r.shuffle(merges)
         places = {pair: i for i, pair in enumerate(merges)}
-        made = {a + b: places[a, b] for a, b in places}
-        out_of_order += sum(made.get(part, -1) > i for pair, i in places.items() for part in pair)
+        ranks = tokenizer.merge_ranks(merges, dict.fromkeys(tokens))
+        never += len({a + b for a, b in merges}) + 256 - len(ranks)
+        spelling = {rank: data.decode("latin-1") for data, rank in ranks.items()}
+        bpe = tiktoken.Encoding(
+            "random", pat_str=r"[\s\S]+", mergeable_ranks=ranks, special_tokens={}
+        )
         for _ in range(20):
             text = "".join(r.choice("abc") for _ in range(r.randint(1, 12)))
-            assert tokenizer.merge(text, places) == merge_one_by_one(text, places), (text, merges)
-    assert out_of_order > 100  # the hard cases did come up
+            found = [spelling[rank] for rank in bpe.encode_ordinary(text)]
+            assert found == merge_one_by_one(text, places), (text, merges)
+    assert never > 100  # the hard cases did come up
 
 
 def test_a_long_piece_takes_no_longer_than_its_length(folders):
@@ -657,7 +663,7 @@ def test_chat_of_qwen3():
 def test_the_examples_in_the_docstrings_hold():
     """A worked example that no longer works."""
     result = doctest.testmod(tokenizer)
-    assert result.attempted == 1 and result.failed == 0
+    assert result.attempted == 3 and result.failed == 0
 
 
 if __name__ == "__main__":
