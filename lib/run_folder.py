@@ -85,6 +85,8 @@ def open_folder(out, name, resume, stack):
     newest of them that holds a run. The path is text. Two runs that are started at once never
     share a folder. ValueError for a folder that is in use, or is not as it should be.
     """
+    if out == "":
+        raise ValueError("--out is empty; wanted a folder, or no --out to make a new one")
     if out is None and resume:
         found = [f for f in Path("runs").glob(f"{name}-*") if _holds_run(f)]
         tails = [f.name.removeprefix(f"{name}-") for f in found]
