@@ -88,6 +88,19 @@ def test_any_schedule_gives_what_the_plain_sampler_gives(make_model, static, see
         same(generate(model, prompts, slots=slots, **settings), wanted)
 
 
+def test_long_responses_outlive_the_clock_of_a_row(make_model, static):
+    """A ring of columns that comes round while a sample is under way, and static shapes that read
+    128 columns at a time: keys of an earlier sample, or too few of one's own."""
+    model, prompts = make_model(torch.float64, num_hidden_layers=1), random_prompts(3)
+    settings = {"samples_per_prompt": 4, "max_new_tokens": 150, "stop_ids": {7}, "seed": 7}
+    wanted = generate_plain(model, prompts, **settings)
+    lengths = [len(r.response_ids) for r in wanted]
+    assert max(lengths) == 150 and min(lengths) < 40 and sum(lengths) > 4 * 150
+    for on in (False, True):
+        static(on)
+        same(generate(model, prompts, slots=4, **settings), wanted)
+
+
 def test_static_shapes_give_the_demo_s_first_step(static):
     """A GPU's shapes that only hold for tidy schedules: 64 groups of 8 whose samples end one by
     one. When the samples of a slot halved, old seats pointed outside: every run died in step 1."""
