@@ -125,6 +125,7 @@ DEMO = {
     "lr": 5e-4,
     "warmup": 5,
     "weight_decay": 0.0,
+    "actor_coef": 1e-4,  # a share of 0.02 at first; fixed, so that figures stay those of before
     "eval_every": 20,
     "eval_top_p": 1.0,
 }
