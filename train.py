@@ -430,23 +430,23 @@ def save(run):
 def loop(run):
     """Step after step -> the exit code."""
     started, save_every = time.monotonic(), run.args.save_every
-    evaluate_if_due(run)
-    while run.step < run.steps:
+    while True:
         if stopped := distributed.stop_signal():
             save(run)
             again = f"the same command with --out {run.out} --resume goes on from there"
             say(f"stopped: {run.out} is at step {run.step}; {again}")
             return 128 + stopped
+        if run.step == run.steps or (save_every and run.step % save_every == 0):
+            save(run)
+        evaluate_if_due(run)
+        if run.step >= run.steps:
+            return 0
         row, batch = take_step(run, run.step + 1)
         run.step += 1
         log_step(run, row, batch, (time.monotonic() - started) / 60)
         if len(run.history) >= 3 and all(row["skipped"] for row in run.history[-3:]):
             found = f"updates of steps {run.step - 2} to {run.step} were not finite; stopped, and"
             console.die("train.py", f"{found} the checkpoint of step {run.saved} stays", code=1)
-        evaluate_if_due(run)
-        if run.step == run.steps or (save_every and run.step % save_every == 0):
-            save(run)
-    return 0
 
 
 ADVICE = {  # when a phase runs out of GPU memory
