@@ -407,9 +407,8 @@ def evaluate_if_due(run):
     policy = run.model if distributed.world_size() == 1 else frozen_copy(run.model)
     sampling = {"temperature": args.eval_temperature, "top_p": args.eval_top_p}
     sampling |= {"max_new_tokens": args.max_new_tokens, "slots": args.slots}
-    prompts = run.prompts(run.tests)
     table = evaluate(
-        policy, run.tokenizer, run.tests, prompts, grade=run.grade, seed=args.seed,
+        policy, run.tokenizer, run.tests, run.prompts(run.tests), grade=run.grade, seed=args.seed,
         on_progress=progress("eval"), **sampling,
     )  # fmt: skip
     run.evaluated = step
@@ -467,7 +466,8 @@ def give_up(phase, error, run=None):
     if run and run.whole and distributed.world_size() == 1 and not isinstance(error, OSError):
         save(run)
     if run and run.saved:
-        reason = f"{reason}; the checkpoint of step {run.saved} stays, and --resume goes on from it"
+        again = "" if isinstance(error, ValueError) else ", and --resume goes on from it"
+        reason = f"{reason}; the checkpoint of step {run.saved} stays{again}"
     console.die("train.py", reason, code)
 
 
