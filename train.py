@@ -401,7 +401,7 @@ def evaluate_if_due(run):
     """On --eval-data: before the first step, every --eval-every steps, and after the last."""
     args, step = run.args, run.step
     due = step in (0, run.steps) or (args.eval_every and step % args.eval_every == 0)
-    if not run.tests or not due or run.evaluated >= step:
+    if not run.tests or not due or run.evaluated >= step or distributed.stop_signal():
         return
     run.phase = "the evaluation"
     policy = run.model if distributed.world_size() == 1 else frozen_copy(run.model)
@@ -430,14 +430,14 @@ def loop(run):
     """Step after step -> the exit code."""
     started, save_every = time.monotonic(), run.args.save_every
     while True:
+        if run.step == run.steps or (save_every and run.step % save_every == 0):
+            save(run)
+        evaluate_if_due(run)
         if stopped := distributed.stop_signal():
             save(run)
             again = f"the same command with --out {run.out} --resume goes on from there"
             say(f"stopped: {run.out} is at step {run.step}; {again}")
             return 128 + stopped
-        if run.step == run.steps or (save_every and run.step % save_every == 0):
-            save(run)
-        evaluate_if_due(run)
         if run.step >= run.steps:
             return 0
         row, batch = take_step(run, run.step + 1)
