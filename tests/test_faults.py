@@ -124,6 +124,39 @@ def test_a_signal_in_any_phase_lets_the_step_under_way_finish(
     assert len(calls) == (4 if updates else 2)
 
 
+def test_a_signal_does_not_wait_for_an_evaluation(tmp_path, few, whole, monkeypatch, signals):
+    """An hour of evaluation after Ctrl-C; a scheduler that gives half a minute, and then kills a
+    run that was about to evaluate before it saved."""
+    evaluations, evaluate, take_step = [], train.evaluate, train.take_step
+
+    def evaluating(*args, **kwargs):
+        evaluations.append(len(evaluations))
+        if len(evaluations) == 3:  # of step 4
+            assert saved_step(tmp_path / "r") == 4
+            signals.append(signal.SIGTERM)
+        return evaluate(*args, **kwargs)
+
+    def stepping(run, step):
+        if step == 2:
+            signals.append(signal.SIGINT)
+        return take_step(run, step)
+
+    monkeypatch.setattr(train, "evaluate", evaluating)
+    monkeypatch.setattr(train, "take_step", stepping)
+    arguments = drill.settings(tmp_path / "r", few)
+    signals.append(signal.SIGINT)  # while loading
+    assert train.main(arguments) == 130 and evaluations == []
+    arguments.append("--resume")
+    signals.clear()
+    assert train.main(arguments) == 130 and len(evaluations) == 1
+    assert saved_step(tmp_path / "r") == 2
+    signals.clear()
+    assert train.main(arguments) == 143 and len(evaluations) == 3
+    signals.clear()
+    assert train.main(arguments) == 0
+    assert drill.differences(whole, tmp_path / "r") == []
+
+
 def test_a_second_ctrl_c_ends_the_process_at_once(monkeypatch, signals, capsys):
     """A user who cannot get out of an hour of sampling; or a scheduler's second SIGTERM, of which
     it sends several, that ends the run before it is saved."""

@@ -325,7 +325,8 @@ def test_an_exception_in_a_reward_is_one_line_and_finished_steps_are_saved(own_r
     assert stopped.value.code == 2 and said.count("\n") == 1
     assert f"--reward {reward}: problem train-" in said and f" of {goals}: " in said
     assert f"{own_reward}/r.py:15: ZeroDivisionError: division by zero; " in said
-    assert "the checkpoint of step 2 stays, and --resume goes on from it" in said
+    # no promise of --resume, which wants the reward as it was
+    assert said.endswith("; the checkpoint of step 2 stays\n")
     assert [m["step"] for m in lines(own_reward / "r/metrics.jsonl")] == [1, 2]
     with pytest.raises(SystemExit):
         arguments = [*MODEL, "--data", str(goals), "--reward", reward, "--max-new-tokens", "9"]
