@@ -68,7 +68,7 @@ def in_processes(n, program, *arguments):
         numbered = env | {"RANK": str(r), "LOCAL_RANK": str(r)}
         started.append(subprocess.Popen(command, env=numbered, **pipes))
     try:
-        ended = [(*p.communicate(timeout=100), p.returncode) for p in started]
+        ended = [(*p.communicate(timeout=240), p.returncode) for p in started]
     finally:
         for process in started:
             process.kill()  # those that wait for each other for ever
