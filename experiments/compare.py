@@ -1,0 +1,165 @@
+"""Objectives x noise x seeds, on equal budgets of samples: one JSON line a run.
+
+    python experiments/tasks.py                        # once: makes the models and problems
+    python experiments/compare.py --quick              # 10 minutes: VIMPO and GRPO on path-star
+    python experiments/compare.py --tune --jobs 2      # learning rates, on seeds 100 and 101
+    python experiments/compare.py --seeds 5 --jobs 2   # everything; start it again to go on
+    python experiments/report.py                       # tables and plots from results/*.jsonl
+
+Seed s gives the same problems, the same random numbers and the same flips to every method, so that
+methods can be compared seed by seed. The jobs are ordered by seed: whatever is finished is a fair
+comparison of all methods on the seeds so far.
+"""
+
+import argparse
+
+from launch import COMMON, RESULTS, WORK, read_jsonl, run_all
+
+TASKS = {  # see tasks.py; "sums" is the demo, as it is shipped
+    "sums": {
+        "model": "demo/model",
+        "data": "demo/train.jsonl",
+        "eval-data": "demo/test.jsonl",
+        "max-new-tokens": 48,
+    },
+    "star": {
+        "model": "runs/experiments/star/model",
+        "data": "runs/experiments/star/train.jsonl",
+        "eval-data": "runs/experiments/star/test.jsonl",
+        "max-new-tokens": 16,
+        "reward": "experiments/grades.py:exact",
+    },
+    "filler": {
+        "model": "runs/experiments/filler/model",
+        "data": "runs/experiments/filler/train.jsonl",
+        "eval-data": "runs/experiments/filler/test.jsonl",
+        "max-new-tokens": 200,
+        "prompts-per-step": 16,
+    },
+}
+
+# "default" is train.py's default: beta 5e-4, lambda 1, actor share 0.025. The others change what
+# they say and leave the rest. "local" is where first trials put their hope: a beta at which the
+# implied value means something, credit that reaches back 20 tokens, and a stronger actor.
+METHODS = {
+    "default": {},
+    "value_only": {"actor-share": 0},
+    "lambda_0": {"gae-lambda": 0},
+    "lambda_0.95": {"gae-lambda": 0.95},
+    "beta_0.2": {"beta": 0.2},
+    "local": {"beta": 0.2, "gae-lambda": 0.95, "actor-share": 0.2},
+    "value_and_grpo": {"algo": "vimpo_grpo"},
+    "grpo": {"algo": "grpo"},
+    "dr_grpo": {"algo": "dr_grpo"},
+    "rloo": {"algo": "rloo"},
+}
+
+# A group flip with probability p multiplies the expected centred reward R - V_0 by 1 - 2p, 1/2
+# here. "half" gives every run exactly that expectation without the noise: rewards 0.75 and 0.25.
+# "quarter" has the signal and a quarter of the samples: the gradient then has the ratio of mean to
+# standard deviation that flips leave, which a scale, undone by AdamW, does not imitate.
+NOISES = {
+    "clean": {},
+    "group": {"reward-noise": 0.25, "reward-noise-by": "group"},
+    "response": {"reward-noise": 0.25, "reward-noise-by": "response"},
+    "half": {"reward": "experiments/grades.py:half"},  # star: exact_half
+    "quarter": {},
+}
+
+# Learning rates are searched for the methods named here; the others take that of their relative.
+RELATIVE = {
+    "default": "default", "value_only": "default", "lambda_0": "default",
+    "lambda_0.95": "default", "value_and_grpo": "default",
+    "beta_0.2": "local", "local": "local",
+    "grpo": "grpo", "dr_grpo": "dr_grpo", "rloo": "dr_grpo",
+}  # fmt: skip
+RATES = {
+    "sums": [2.5e-4, 5e-4, 1e-3],
+    "star": [2.5e-4, 5e-4, 1e-3],
+    "filler": [2.5e-4, 5e-4, 1e-3],
+}
+TUNING_SEEDS = [100, 101]
+
+
+def flags_of(task, method, noise, seed, lr):
+    """All flags of one training."""
+    flags = COMMON | TASKS[task] | METHODS[method] | NOISES[noise]
+    if noise == "half" and "reward" in TASKS[task]:
+        flags["reward"] = TASKS[task]["reward"] + "_half"
+    if noise == "quarter":
+        flags["prompts-per-step"] //= 4
+    return flags | {"seed": seed, "lr": lr}
+
+
+def tuning_jobs(tasks):
+    """The search: clean rewards, other seeds, three learning rates for each family of methods."""
+    jobs = []
+    for seed in TUNING_SEEDS:
+        for task in tasks:
+            for method in dict.fromkeys(RELATIVE.values()):
+                for lr in RATES[task]:
+                    job = {"task": task, "method": method, "noise": "clean", "seed": seed, "lr": lr}
+                    jobs.append(job | {"flags": flags_of(**job)})
+    return jobs
+
+
+def best_rate(rows, task, method):
+    """The learning rate with the best held-out accuracy, averaged over evaluations and seeds.
+
+    ValueError where nothing was tried.
+    """
+    tried = {}
+    for row in rows:
+        if row["task"] == task and row["method"] == RELATIVE[method]:
+            tried.setdefault(row["lr"], []).append(row["mean"])
+    if not tried:
+        raise ValueError(f"results/tuning.jsonl: nothing on {task}, {method}; wanted --tune first")
+    return max(tried, key=lambda lr: sum(tried[lr]) / len(tried[lr]))
+
+
+def comparison_jobs(tasks, methods, noises, seeds):
+    """Seed by seed, all tasks, noises and methods."""
+    rows = read_jsonl(RESULTS / "tuning.jsonl")
+    jobs = []
+    for seed in seeds:
+        for task in tasks:
+            for noise in noises:
+                for method in methods:
+                    job = {"task": task, "method": method, "noise": noise, "seed": seed}
+                    flags = flags_of(**job, lr=best_rate(rows, task, method))
+                    jobs.append(job | {"flags": flags})
+    return jobs
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tune", action="store_true", help="search learning rates instead")
+    parser.add_argument("--quick", action="store_true", help="a subset of 10 minutes")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["sums", "star"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--noises", nargs="+", choices=NOISES, default=list(NOISES))
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, a core each")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    if args.tune:
+        run_all(tuning_jobs(args.tasks), RESULTS / "tuning.jsonl", args.jobs)
+        return
+    seeds = range(args.first_seed, args.seeds)
+    if args.quick:
+        methods, noises = ["default", "local", "grpo"], ["clean", "group"]
+        jobs = comparison_jobs(["star"], methods, noises, seeds)
+        run_all(jobs, WORK / "quick.jsonl", args.jobs, minutes=9)
+        return
+    jobs = comparison_jobs(args.tasks, args.methods, args.noises, seeds)
+    run_all(jobs, RESULTS / "compare.jsonl", args.jobs)
+
+
+if __name__ == "__main__":
+    main()
