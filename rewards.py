@@ -4,18 +4,24 @@ r"""The reward: does a response answer the problem? It decides what the policy l
     extract_answer    the answer that the response marks as its final one, or None
     is_equivalent     does that answer mean the gold answer? (lib/equivalence.py)
 
-What counts as marked, in text after the last </think>, the first that is found:
+What counts as marked, in the text after the last </think>. The first row that is found counts:
 
-    \boxed{18}, \fbox{18}    the last one that is complete and not empty
-    #### 18                  the last one, to the end of the line (GSM8K)
-    the answer is 18.        the last one, to the end of the sentence
+    <answer> 18 </answer>    templates like R1's ask for it; the last one, searched by these rules
+    \boxed{18}, \fbox{18}    MATH and most prompts ask for it; the last complete, non-empty one
+    #### 18                  GSM8K         } of these three the one that stands last, to the end of
+    Answer: 18               DAPO's prompt } its sentence. Not a heading like "#### Step 2", and
+    the answer is 18         Minerva, CoT  } "Answer:" only where it begins a line
 
-Where nothing marks an answer there is none: a number in the text is only mentioned.
+What other graders also take, and this one does not, since a looser rule is one to be exploited:
+the last number or formula of the text (a number may only be mentioned), \boxed 18 (TeX boxes the 1
+alone), a box that is not closed, an answer inside the thought.
 
     python rewards.py --gold '\frac{1}{2}' --response 'So \boxed{0.5}.'    # explains each step
     python rewards.py --data pairs.jsonl   # {"gold", "response", "expected", "kind"} a line
 
->>> score(r"No. \boxed{(x+1)^2}", "x^2 + 2x + 1"), score("It is 4.", "4")
+>>> extract_answer(r"<think>\boxed{3}</think> It is \boxed {4}."), extract_answer("It is 4.")
+('4', None)
+>>> score(r"No. \boxed{(x+1)^2}", "x^2 + 2x + 1"), score(r"\boxed{x^2 + 1}", "x^2 + 2x + 1")
 (1.0, 0.0)
 """
 
@@ -29,18 +35,28 @@ from lib.equivalence import compare, is_equivalent
 from lib.grading import agreement, describe, load_function, one_line
 
 MAX_BOXES = 20  # boxes looked at, from the end
-MAX_TAIL = 20_000  # braces read after these; characters in which "answer is" is looked for
+MAX_TAIL = 20_000  # braces read after these; characters in which a mark is looked for
 BRACE = re.compile(r"\\boxed\s{0,20}\{|\\[\\{}]|[{}]")  # \\boxed is a line break and "boxed"
-ANSWER_IS = re.compile(r"(?i)\banswer\s{1,5}is\b\s{0,5}:?")
-SENTENCE_END = re.compile(r"\.(?:\s|$)|\n")
+HEADING = r"[^\W\d_]{2}|\d{1,3}[.):][ \t]{1,3}\S"  # a word, or the number of a section
+OPENING = r"[\s*_]{0,9}(?:(?:\\\[|\$\$)\s{0,9})?(?=\S)"  # the answer may stand on its own line
+MARKS = {
+    "after ####": re.compile(rf"####[# \t*_]{{0,9}}+(?=\S)(?!{HEADING})"),
+    'after "Answer:"': re.compile(
+        rf"(?im)^[\W_]{{0,9}}(?:the |my )?(?:final )?answer[ *_]{{0,4}}:{OPENING}"
+    ),
+    'after "answer is"': re.compile(
+        rf"(?i)\banswer\s{{1,5}}(?:is|equals)\b\s{{0,5}}:?{OPENING}(?:(?:indeed|simply|then)\s)?"
+    ),
+}
+# the end of the sentence, or of what it says: "18, because ...", "18 (nine eggs at two dollars)"
+END = re.compile(
+    r"\.(?:\s|$)|\n|,?\s(?:because|since)\b"
+    r"|\s\((?![^()]{0,99}\b(?:or|not)\b)[a-z]{2,20}(?: [a-z]{2,20}){2,9}\)"
+)
 
 
 def extract_answer(response):
-    r"""The final answer in `response`, or None.
-
-    >>> extract_answer("<think>\\boxed{3}</think> It is \\boxed {4}."), extract_answer("#### 4")
-    ('4', '4')
-    """
+    """The final answer in `response`, or None."""
     return extract(response)[0]
 
 
@@ -48,24 +64,21 @@ def extract(response):
     """-> (answer or None, the step that found it)."""
     # an unfinished thought is no answer; what came before it may be
     text = response.rpartition("</think>")[2].partition("<think>")[0]
+    _, opened, inside = text.rpartition("</answer>")[0].rpartition("<answer>")
+    tagged = inside.strip() if opened else ""
+    text = tagged or text
     if box := last_box(text):
         return box, "last box"
-    if "####" in text:
-        line = text.rpartition("####")[2].strip().partition("\n")[0].strip()
-        if line:
-            return line, "after ####"
-    *_, tail = ANSWER_IS.split(text[-MAX_TAIL:])
-    if len(tail) < len(text[-MAX_TAIL:]):
-        sentence = SENTENCE_END.split(tail.lstrip(), maxsplit=1)[0]
-        return sentence.strip("* \t") or None, 'after "answer is"'
-    return None, 'no box, no ####, no "answer is"'
+    tail = text[-MAX_TAIL:]
+    found = [(m.end(), step) for step, mark in MARKS.items() for m in mark.finditer(tail)]
+    if found:
+        end, step = max(found)
+        return END.split(tail[end:], maxsplit=1)[0].strip("*_ \t") or None, step
+    return (tagged, "in <answer>") if tagged else (None, "no mark of an answer")
 
 
 def last_box(text):
-    """The content of the complete, non-empty box that closes last, or None.
-
-    So an outer box wins over the one inside it.
-    """
+    """The content of the complete, non-empty box that closes last: an outer one wins, or None."""
     text = text.replace(r"\fbox", r"\boxed")
     start = len(text.rsplit(r"\boxed", MAX_BOXES)[0].rstrip("\\"))
     best, opened = None, []  # where each open box begins, None for any other open brace
@@ -90,8 +103,8 @@ def score(response, gold):
 def load_reward(spec):
     """The flag --reward, "math" or "FILE.py:function" -> grade(response, problem) in [0, 1].
 
-    `problem` is an entry of lib.data.load_problems; a user's function gets its "row".
-    ValueError in one line: what is wrong with the flag, the file or what the function returned.
+    `problem` is an entry of lib.data.load_problems; a user's function gets its "row". ValueError:
+    what is wrong with the flag; from grade: what the function raised or returned.
     """
     if spec == "math":
         return lambda response, problem: score(response, problem["answer"])
@@ -107,8 +120,7 @@ def load_reward(spec):
             reward = function(response, row)
         except Exception as error:
             raise ValueError(f"{where}: {describe(error, path)}") from error
-        # NaN is in no range; a bool is a number
-        if not isinstance(reward, numbers.Real) or not 0 <= reward <= 1:
+        if not isinstance(reward, numbers.Real) or not 0 <= reward <= 1:  # NaN is in no range
             found = f"{path} returned {one_line(repr(reward))}"
             raise ValueError(f"{where}: {found}, wanted a number from 0 to 1")
         return float(reward)

@@ -1,338 +1,65 @@
 r"""LaTeX of an answer -> expression tree. The text of a model is read, never evaluated as code.
 
-    normalise   one spelling: Unicode to LaTeX; sizes, spaces and phantoms dropped
-    literals    words and numbers in the form the parser knows; a unit at the end is split off
-    parse       tokens -> nested tuples, by the recursive-descent parser below
-
-An expression is a nested tuple, its kind first:
+parse takes a text as lib/spelling.py spells it and gives nested tuples, each with its kind first:
 
     scalars     ("num", Fraction)  ("sym", name)  ("const", "pi" | "e" | "i")  ("inf", 1 | -1)
                 ("add", x, ...)  ("mul", x, ...)  ("pow", x, y)  ("fn", name, x, ...)
-                the symbols % ° ± and "log" get their values in lib/equivalence.py
+                the symbols % ° ± ∓ and "log" get their values in lib/equivalence.py
     structures  ("list", items, separators)  ("ratio", items, ...)  ("rel", sides, operators)
                 ("sets", sides, operators)  ("set", items)  ("seq", items, brackets)
                 ("mat", items, columns)  ("text", words)
 
-Every step is linear in the length of the text, and the caps below hold before anything is
-computed. What is not understood is a ValueError, what is too large an OverflowError.
+Parsing is linear in the length of the text, and the caps below hold before anything is computed.
+What is not understood is a ValueError, what is too large an OverflowError.
 
->>> parse(literals(normalise(r"2 \cdot x"))[0])
-('mul', ('num', Fraction(2, 1)), ('sym', 'x'))
+>>> parse(r"2 * x \$")
+(('mul', ('num', Fraction(2, 1)), ('sym', 'x')), {'usd'})
 """
 
 import math
 import re
-import unicodedata
 from fractions import Fraction
 
-MAX_CHARS = 1200  # of an answer (the longest gold answer in MATH and OlympiadBench has 198)
+from lib.spelling import CURRENCIES, FUNCTIONS, GREEK, UNITS, tokens_of, unit_of, want
+
 MAX_DEPTH = 24  # nested brackets, arguments and exponents
-MAX_SUM = 60_000  # characters it would take to print the sums of an answer term by term
+MAX_SUM = 20_000  # characters it would take to print the sums of an answer term by term
+MAX_WORDS = 8  # after a value: more words are a sentence and no unit
 
-
-def want(condition, otherwise, error=ValueError):
-    """Raise `error` unless `condition` holds. Neither error leaves lib/equivalence.py."""
-    if not condition:
-        raise error(otherwise)
-
-
-# ------------------------------------------------------------------------------------- normalise
-# ruff: noqa: SIM905  (tables of words read better as text)
-def table(text):
-    """"a b c,d e" -> {a: a, b: a, c: a, d: d, e: d}: each word of a group leads to the first."""
-    pairs = {}
-    for group in text.split(","):
-        words = group.split()
-        pairs |= dict.fromkeys(words, words[0])
-    return pairs
-
-
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau"
-    " upsilon phi chi psi omega Gamma Delta Theta Lambda Sigma Phi Omega Psi"
-).split()
-NAMES = [*GREEK, *"varepsilon varphi vartheta ell max min".split()]
-LETTERS = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΣΦΩ"
-UNICODE = {c: f"\\{name} " for c, name in zip(LETTERS, GREEK, strict=False)}
-SIGNS = table(
-    r"\pm ±,\mp ∓,\le ≤ ⩽,\ge ≥ ⩾,\ne ≠,\infty ∞,\sqrt √,\sqrt[3] ∛,\cup ∪,\cap ∩,\setminus ∖,"
-    r"\in ∈,\emptyset ∅,\lfloor ⌊,\rfloor ⌋,\lceil ⌈,\rceil ⌉,\langle ⟨,\rangle ⟩,\approx ≈,"
-    r"\degree ° º,\mathbb{R} ℝ,\text{cents} ¢,\text{euros} €,- − ‐ ‑,* × · ⋅ ∙,/ ÷ ∕ ⁄"
-)
-for sign, command in SIGNS.items():
-    UNICODE[sign] = command + " " * command[-1].isalpha()
-# Signs that show nothing are dropped, so that 18<zero-width space>7 is read as 187.
-UNICODE |= dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\xad", "")
-UNICODE |= dict.fromkeys("\u2009\u202f", r"\,")
-RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
-LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-MINUS = re.compile(r"(?<![\w)}\] ]) ?–")  # an en dash before an operand; after one it is a range
-
-SAME_COMMAND = table(
-    r"\frac dfrac tfrac cfrac,\binom dbinom tbinom,\le leq leqslant,\ge geq geqslant,\ne neq,"
-    r"< lt,> gt,* cdot times ast,/ div,: colon,\{ lbrace,\} rbrace,| vert lvert rvert mid,"
-    r"\or lor,\and land,\setminus backslash smallsetminus,\emptyset varnothing,\log_{10} lg"
-)
-THOUSANDS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,?\s*\\!\s*|\\,)\d{3})+(?!\d)")  # 10,\!080  10{,}080
-LAYOUT = re.compile(  # becomes a space; group 1, a line break in a matrix, stays
-    r"(\\\\)(?:\s*\[\s*\d+\s*[a-z]{2}\])?|\\[!,;:> ]|\\(?:left|right)(?![a-zA-Z])(?:\s*\.)?"
-    r"|\\[bB]igg?[lrm]?(?![a-zA-Z])|\\[()\[\]]"
-    r"|\\(?:quad|qquad|displaystyle|textstyle|limits|boxed|fbox|ensuremath|boldsymbol|bm|underline"
-    r"|angle|therefore|bf|rm|sf)(?![a-zA-Z])|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\\{])"
-    r"|\\(?:hspace|vspace|color|textcolor)\*?\s*\{[^{}]*\}|(?<!\\)\$|(?<=.)~"
-)
-COMMAND = re.compile(r"\\([a-zA-Z]+)")
-DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\(\s*\\circ\s*\)|\\circ(?![a-zA-Z]))")
-SPACES = re.compile(r"\s+")
-SPACED_THOUSANDS = re.compile(r"-?\d{1,3}(?: \d{3})+")  # 10 080
-TEXT = re.compile(r"\\(text[a-z]*|[hm]box|math(?:rm|bf|it|sf)|operatorname)\*?\s*\{([^{}]*)\}")
-
-
-def normalise(text):
-    """One spelling for what looks alike.
-
-    >>> normalise(r"$\\dfrac{1}{2} \\times 3²$.")
-    '\\\\frac{1}{2} * 3^{2}'
-    """
-    want(len(text) <= MAX_CHARS, f"longer than {MAX_CHARS} characters")
-    text = RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
-    text = LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
-    text = MINUS.sub("-", text)
-    text = "".join(map(to_ascii, text))
-    text = THOUSANDS.sub(ungroup, text)
-    text = LAYOUT.sub(lambda m: m[1] or " " * (m[0] != r"\!"), text)
-    text = COMMAND.sub(lambda m: SAME_COMMAND.get(m[1], m[0]), text)
-    text = DEGREE.sub(r"\\degree ", text)
-    text = SPACES.sub(" ", text).strip(' ,;:*`"')
-    if SPACED_THOUSANDS.fullmatch(text):
-        text = text.replace(" ", "")
-    if text.endswith((".", "\\")) and not text.endswith(".."):
-        text = text[:-1].rstrip(" \\")
-    return text
-
-
-def to_ascii(c):
-    """ASCII for symbols, digits of any script, vulgar fractions and full-width or bold letters.
-
-    Other characters stay, to be refused: a circled 1 is not a digit.
-    """
-    if c.isascii() or c in UNICODE:
-        return UNICODE.get(c, c)
-    plain = unicodedata.normalize("NFKC", c)
-    if "\u2044" in plain:
-        top, bottom = plain.split("\u2044")
-        return rf"\frac{{{top}}}{{{bottom}}}"
-    if unicodedata.decimal(c, None) is not None:
-        return str(unicodedata.decimal(c))
-    return c if unicodedata.category(c) == "No" else plain
-
-
-NOT_DIGIT = re.compile(r"\D")
-
-
-def ungroup(match):
-    """10,\\!080 -> 10080. Plain commas stay: they may separate (see `readings`)."""
-    marked = "\\" in match[0] or "{" in match[0]
-    return NOT_DIGIT.sub("", match[0]) if marked else match[0]
-
-
-# -------------------------------------------------------------------------------------- literals
-FUNCTIONS = set(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log exp".split()
-)
+# ---------------------------------------------------------------------------------------- grammar
 COUNTING = {"fact": math.factorial, "binom": math.comb, "gcd": math.gcd, "lcm": math.lcm}
 COUNTING |= {"max": max, "min": min}
-NUMERALS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-    " fifteen sixteen seventeen eighteen nineteen twenty"
-)
-PHRASES = {word: str(n) for n, word in enumerate(NUMERALS.split())}
-PHRASES |= {"all real numbers": r"\mathbb{R}", "infinity": r"\infty"}
-PHRASES |= {"and": r"\and", "or": r"\or"}
-UNITS = table(  # two of these must agree; any other noun ("ways", "apples") is ignored
-    "cm centimeter centimeters centimetre centimetres,mm millimeter millimeters,"
-    "m meter meters metre metres,km kilometer kilometers,in inch inches,ft foot feet,yd yard yards,"
-    "mi mile miles,usd dollar dollars,cent cents,euro euros,lb lbs pound pounds,g gm gram grams,"
-    "kg kilogram kilograms,s sec second seconds,min mins minute minutes,h hr hrs hour hours,"
-    "day days,week weeks,month months,yr year years,rad radian radians,"
-    "l liter liters litre litres,ml milliliter milliliters,gal gallon gallons,am,pm,"
-    "degree degrees deg,percent,^2 square sq,^3 cubic,/ per"
-)
-NO_UNITS = set(PHRASES) | set(
-    "or and not no nor but to than least most between about around approximately approx roughly"
-    " almost nearly less more up under if is are was mod root base half halves third thirds"
-    " quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth"
-    " thousandths hundred hundreds thousand thousands million millions billion billions trillion"
-    " dozen squared cubed factorial over by times plus minus negative positive pi point equals"
-    " equal except without with where when for any all either neither wrong false incorrect maybe"
-    " possibly only modulo remainder i e x y z n k".split()
-)
-ATOM = re.compile(
-    r"\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|" + TEXT.pattern + r"|\\[A-Za-z]+"
-    r"|( ?)([A-Za-z]{2,})"
-)
-PLAIN = re.compile(  # \text{13}, \text{(C)}, \text{A, B}, \text{A5}
-    r"[\d\s.,()+*/-]*|\(?[A-Z]\)?(?: ?, ?[A-Z])*|[A-Z]*\d+[A-Z]*"
-)
-BASE_BRACKETS = re.compile(r"\(([0-9A-Z]{1,99})\) ?_")  # (52)_8 is 52_8
-SET_BUILDER = re.compile(r"^\\\{ ?[A-Za-z] ?[|:](.*)\\\}$")  # {x | x > 3} is x > 3
-COMMA_AND = re.compile(r", *(\\and|\\or)(?![a-z])")
-TIME_OF_DAY = re.compile(r"(?:^|[,;])[^:,;]*(?:: ?[0-5]\d(?![\d.])[^:,;]*)+(?:$|[,;])")
-DOLLAR = re.compile(r"(?:^|(?<=[-,=( ]))\\\$ ?(?=[\d.\\])|(?<=\d) ?\\\$$")
-# Each space of the pattern is matched in one way: three optional ones side by side took years.
-UNIT = re.compile(r"\\text\{[^{}]*\}(?: ?\^ ?(?:\d|\{ ?-?\d ?\}))?(?: ?/)? ?")
-VALUE_END = re.compile(r"[\w})!]$")
-OPERATOR_END = re.compile(r"\\(?:and|or|in)$")
-TEXT_MARKS = re.compile(r"\\text|[{} ]+")
-UNIT_TOKEN = re.compile(r"[a-z]+|\^ ?-?\d|\S")
-UNIT_WORDS = re.compile(r"(?:[a-z\s/'()-]|\^ ?-?\d)*")
-NUMBER = re.compile(  # the order matters: 0.1\overline{6}; 52_8; 1 4/5 and 1\frac{4}{5}
-    r"(?<!\d)(\d{0,99})\.(\d{0,99}) ?\\overline ?\{ ?(\d{1,99}) ?\}"
-    r"|(?<![\w.\\}])(?=[A-Z]{0,99}\d)([0-9A-Z]{1,99})(?:\.(\d{1,99}))? ?_"
-    r" ?(?:\{ ?(\d\d?) ?\}|(\d\d?))"
-    r"|(?<![\d.^_}A-Za-z])(\d{1,99}) ?(?:\\frac ?(?:\{ ?(\d{1,99}) ?\}|(\d))"
-    r" ?(?:\{ ?(\d{1,99}) ?\}|(\d))|(?<= )(\d{1,99})/(\d{1,99})(?!\d))"
-)
-
-
-def literals(text):
-    """Words and numbers of normalised text in the form the parser knows.
-
-    -> (text, known unit or None)
-    """
-    text = BASE_BRACKETS.sub(r"\1_", ATOM.sub(word, text))
-    text = SET_BUILDER.sub(r"\1", text)
-    text = COMMA_AND.sub(r"\1", text)
-    want(not TIME_OF_DAY.search(text), "a time of day, equal only to itself")
-    unit = None
-    if r"\$" in text:
-        text, unit = DOLLAR.sub("", text), "usd"
-    value, tail = split_tail(text)
-    if tail and VALUE_END.search(value) and not OPERATOR_END.search(value):
-        mark, named = unit_of(tail)
-        text, unit = value + mark, unit or named
-    if r"\degree" in text:
-        unit = unit or "degree"
-    return NUMBER.sub(number, text), unit
-
-
-def split_tail(text):
-    r"""'5 \text{cm}^2' -> ('5', '\text{cm}^2'): the run of texts that the answer ends with."""
-    start = len(text)
-    for unit in reversed(list(UNIT.finditer(text))):
-        if unit.end() != start:
-            break
-        start = unit.start()
-    return text[:start].rstrip(), text[start:]
-
-
-def unit_of(tail):
-    r"""'\text{square cm}' -> ('', '^2cm'): what stays in the text, and the unit if it is known."""
-    words = TEXT_MARKS.sub(" ", tail.lower().replace(".", ""))
-    found = UNIT_TOKEN.findall(words)
-    is_unit = UNIT_WORDS.fullmatch(words) and not set(found) & NO_UNITS
-    want(is_unit, f"{words.strip()!r} is no unit")
-    known = sorted(UNITS.get(word, word).replace(" ", "") for word in found)
-    mark = {"degree": r"\degree", "percent": r"\%"}.get(" ".join(known), "")
-    if all(word[0] == "^" or word in UNITS.values() for word in known):
-        return mark, "".join(known)
-    return mark, None
-
-
-def word(match):
-    r"""One \text{}, bare word or command.
-
-    Separators, functions and numbers lose their wrapping, other words get one.
-    """
-    macro, content, space, bare = match.groups()
-    if macro is None and bare is None:
-        return match[0]
-    name = (content if bare is None else bare).strip(" ,.")
-    low = name.lower()
-    if low in PHRASES:
-        return f" {PHRASES[low]} "
-    if name in FUNCTIONS or name in ("pi", "sqrt", "gcd", "lcm", "max", "min"):
-        return f" \\{name} "
-    if macro:
-        letter = len(name) == 1 and macro.startswith("math")
-        plain = letter or PLAIN.fullmatch(name)
-    else:  # AB and xyz are products
-        points = len(name) == 4 and name.isupper()
-        plain = points or (len(name) < 4 and not (space and low in UNITS))
-    return (space or "") + name if plain else rf"{space or ''}\text{{{name}}}"
-
-
-def number(match):
-    r"""0.1\overline{6} -> (0.1+6/90); 52_8 -> (42); 1 4/5 -> (1+4/5)."""
-    head, places, period, digits, fraction, *rest = match.groups(default="")
-    if period:
-        nines = "9" * len(period) + "0" * len(places)
-        return f"({head or 0}.{places}+{period}/{nines})"
-    if digits:
-        base = int(rest[0] or rest[1])
-        return f"({Fraction(int(digits + fraction, base), base ** len(fraction))})"
-    whole, top, bottom = (int(part) for part in rest[2:] if part)
-    want(top < bottom, "an improper fraction after a whole number")
-    return f"({whole}+{top}/{bottom})"
-
-
-GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-BRACKET = re.compile(r"\\[{}]|[()\[\]]")
-LISTED = re.compile(r", |;|=|\\(?:and|or|\{)")
-
-
-def readings(text, other):
-    """What the commas of a text may mean: one or two texts.
-
-    A comma before three digits outside brackets groups thousands. Where the other answer is
-    clearly a list it may also separate.
-    """
-    grouped = ungroup_commas(text)
-    listed = grouped != text and ",0" not in text and LISTED.search(other)
-    if listed and ungroup_commas(other) == other:
-        return [grouped, text]
-    return [grouped]
-
-
-def ungroup_commas(text):
-    """1,234 -> 1234, but not inside brackets."""
-    closed = {m.end(): m[0][-1] in ")]}" for m in BRACKET.finditer(text)}
-    inside, closing = [False] * (len(text) + 1), False
-    for at in range(len(text), -1, -1):  # from the right: is the next bracket a closing one?
-        inside[at] = closing
-        closing = closed.get(at, closing)
-    return GROUPED.sub(lambda m: m[0] if inside[m.end()] else m[0].replace(",", ""), text)
-
-
-# ----------------------------------------------------------------------------------------- parse
-LEXER = re.compile(
-    r"((?:\d+\.\d*|\.\d+|\b1)[eE][+-]?\d+|\d+(?:e\d+|E[+-]?\d+)|\d+(?:\.\d*)?|\.\d+"
-    r"|\\text\{[^{}]*\}|\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|\\\\|\\[a-zA-Z]+|\\.|\S)"
-)
-CHAINS = [  # separators and operators by precedence, loosest first
+RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", "!=": "!="}
+RELATIONS |= {r"\in": "in", r"\approx": "~"}
+CHAINS = (  # separators and operators by precedence, loosest first
     ("list", {",": ",", ";": ",", r"\and": "and", r"\or": "or"}),
     ("ratio", {":": ":"}),
-    ("rel", {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"}),
+    ("rel", RELATIONS),
     ("sets", {r"\cup": set.union, r"\cap": set.intersection, r"\setminus": set.difference}),
-]
+)
+OPERATORS = {token for _, chain in CHAINS for token in chain}
 MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
+POSTFIX = {"^", "!", "_", *MARKS}
 ROUNDING = {"||": "abs", r"\lfloor\rfloor": "floor", r"\lceil\rceil": "ceil"}
-CLOSING = {"(": ")]", "[": "])", "{": "}", r"\{": [r"\}"], r"\langle": [r"\rangle"]}
-CLOSING |= {r"\lfloor": [r"\rfloor"], r"\lceil": [r"\rceil"]}
-KNOWN = {name: ("sym", name) for name in NAMES}
-KNOWN |= {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
-REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
+CLOSING = {"(": ")]", "[": "])[", "]": "][", "{": "}", r"\{": [r"\}"]}
+CLOSING |= {rf"\l{name}": [rf"\r{name}"] for name in ("angle", "floor", "ceil")}
+ENDS = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle"}
+TUPLES = {r"\langle\rangle": "()", "][": "()", "]]": "(]", "[[": "[)"}  # ]1, 2[ is (1, 2)
 ONE = ("num", Fraction(1))
 MINUS_ONE = ("num", Fraction(-1))
 HALF = ("num", Fraction(1, 2))
-EULER = ("const", "e")
-PLUS_MINUS = ("sym", "±")  # takes its two values everywhere at once
-SIGN_TOKENS = {"+": [], "-": [MINUS_ONE], r"\pm": [PLUS_MINUS], r"\mp": [MINUS_ONE, PLUS_MINUS]}
-STOPS = {"", *"*/&^_!)]}", r"\\", r"\}", r"\rangle", r"\rfloor", r"\rceil", *SIGN_TOKENS, *MARKS}
-STOPS |= {token for _, chain in CHAINS for token in chain}
-MATRIX = re.compile(r"begin ?\{(?:[pb]?matrix|smallmatrix|array)\}")
-NAME_MARKS = re.compile(r"\\text|[\\{}]")
-DIGITS = ".0123456789"
+REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
+NAMES = [*GREEK, "varepsilon", "varphi", "vartheta", "ell", "max", "min"]
+KNOWN = {name: ("sym", name) for name in NAMES}
+KNOWN |= {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
+# ± takes its two values everywhere at once, and ∓ the other one
+SIGN_TOKENS = {"+": [], "-": [MINUS_ONE]}
+SIGN_TOKENS |= {r"\pm": [("sym", "±")], r"\mp": [("sym", "∓")]}
+STOPS = {"", *"*/&^_!", r"\\", r"\over", r"\choose", *ENDS, *OPERATORS, *SIGN_TOKENS, *MARKS}
+NEGATIONS = {r"\not", r"\neg", r"\lnot", r"\cancel", r"\sout"}
+MATRIX = re.compile(r"begin ?\{(?:[pb]?matrix|smallmatrix|array|cases|aligned)\}")
+FIGURES = ".0123456789"
+NAME_MARKS = re.compile(r'["\\{}]')
 
 
 def product(*factors):
@@ -340,8 +67,9 @@ def product(*factors):
     flat = []
     for factor in factors:
         flat += factor[1:] if factor[0] == "mul" else [factor]
-    if len(flat) == 2 and flat[0] == MINUS_ONE and flat[1][0] in ("num", "inf"):
-        return (flat[1][0], -flat[1][1])
+    sign, (kind, *rest) = flat[0], flat[-1]
+    if sign == MINUS_ONE and len(flat) == 2 and kind in ("num", "inf"):
+        return (kind, -rest[0])
     scale = [factor for factor in flat if factor[0] != "mat"]
     matrices = [factor for factor in flat if factor[0] == "mat"]
     if scale and len(matrices) == 1:
@@ -355,6 +83,8 @@ def minus(a, b):
 
 
 def divided(a, b):
+    if a[0] == b[0] == "num" and b[1]:
+        return ("num", a[1] / b[1])
     return product(a, ("pow", b, MINUS_ONE))
 
 
@@ -370,51 +100,76 @@ def substitute(node, name, value):
     """`value` for each symbol `name`; also for i, which may count the terms of a sum."""
     if node[1:] == (name,) and node[0] in ("sym", "const"):
         return value
-    return tuple([substitute(x, name, value) if isinstance(x, tuple) else x for x in node])
+    parts = [substitute(x, name, value) if isinstance(x, tuple) else x for x in node]
+    return tuple(parts)
 
 
+# ------------------------------------------------------------------------------------------ parse
 def parse(text):
-    """Text from `literals` -> expression. ValueError, OverflowError: not understood, too large.
+    """Spelled text -> (expression, units in it)."""
+    tokens = tokens_of(text)
+    try:
+        return Parser(tokens).whole()
+    except ValueError:
+        if "=" not in tokens:
+            raise
+        left, right = last_equality(tokens)
+    # P(A \cup B) = 1/2: whatever the left side is, it is no number, and the right is its value
+    node, units = Parser(right).whole()
+    name = ("text", " ".join(left))
+    return ("rel", (name, node), ("=",)), units
 
-    >>> parse("1<x")
-    ('rel', (('num', Fraction(1, 1)), ('sym', 'x')), ('<',))
-    """
-    parser = Parser(text)
-    node = parser.chain()
-    parser.need("")
-    return node
+
+def last_equality(tokens):
+    """-> the tokens before and after the last equality sign; no other operator beside it."""
+    depth = cut = 0
+    for n, token in enumerate(tokens):
+        depth += (token in CLOSING and token != "]") - (token in ENDS)
+        if depth <= 0 and token in OPERATORS:
+            want(token == "=", "not understood")
+            cut = n
+    left = tokens[:cut]
+    named = any(token[0].isalpha() or token[0] == '"' for token in left)
+    want(named and not NEGATIONS & set(left), "not understood")
+    return left, tokens[cut + 1 :]
 
 
 class Parser:
-    """Recursive descent over the tokens of one text.
+    """Recursive descent over the tokens of one answer.
 
     All nesting passes through atom(), which counts its depth; chains are collected flat.
     """
 
-    def __init__(self, text):
-        self.tokens = [*LEXER.findall(text), ""]
+    def __init__(self, tokens):
+        self.tokens = [*tokens, "", "", "", ""]
         self.at = 0
         self.depth = 0
         self.room = MAX_SUM
         self.bars = False  # does an open | wait for its end?
+        self.units = set()
+
+    def whole(self):
+        node = self.chain()
+        self.need("")
+        return node, self.units
 
     @property
     def next(self):
         return self.tokens[self.at]
 
-    def take(self, *wanted):
-        """The next token if it is one of `wanted`, else None."""
-        token = self.next
+    def take(self, wanted):
+        """The next token if it is among `wanted`, else None."""
+        token = self.tokens[self.at]
         if token not in wanted:
             return None
         self.at += 1
         return token
 
     def need(self, *wanted):
-        wish = " or ".join(wanted) or "the end"
-        found = self.next[:20] or "the end"
+        wish, found = " or ".join(wanted) or "the end", self.next[:20] or "the end"
         want(self.next in wanted, f"{wish} expected, found {found}")
-        return self.take(*wanted)
+        self.at += 1
+        return self.tokens[self.at - 1]
 
     def chain(self, level=0):
         """x, or (kind, (x, y, ...), operators between them) with looser chains outside."""
@@ -422,7 +177,9 @@ class Parser:
             return self.sum()
         kind, operators = CHAINS[level]
         sides, found = [self.chain(level + 1)], []
-        while operator := self.take(*operators):
+        while operator := self.take(operators):
+            if operator == ",":  # 1, 2, and 3
+                operator = self.take({r"\and", r"\or"}) or operator
             found.append(operators[operator])
             sides.append(self.chain(level + 1))
         return (kind, tuple(sides), tuple(found)) if found else sides[0]
@@ -431,12 +188,16 @@ class Parser:
         terms = []
         while not terms or self.next in SIGN_TOKENS:
             terms.append(product(*self.signs(), self.product()))
-        return ("add", *terms) if len(terms) > 1 else terms[0]
+        node = ("add", *terms) if len(terms) > 1 else terms[0]
+        if operator := self.take((r"\over", r"\choose")):  # {a + 1 \over b}
+            below = self.sum()
+            return divided(node, below) if operator == r"\over" else ("fn", "binom", node, below)
+        return node
 
     def signs(self):
         """A run of signs, as factors."""
         signs = []
-        while sign := self.take(*SIGN_TOKENS):
+        while sign := self.take(SIGN_TOKENS):
             signs += SIGN_TOKENS[sign]
         others = [sign for sign in signs if sign != MINUS_ONE]
         return [MINUS_ONE] * (signs.count(MINUS_ONE) % 2) + others
@@ -444,15 +205,27 @@ class Parser:
     def product(self):
         factors = [self.power()]
         slashed = False  # was something other than numbers divided by a slash?
-        while (operator := self.take("*", "/")) or self.starts():
+        while (operator := self.take(("*", "/"))) or self.starts():
+            if self.unit():
+                break
             before = self.tokens[self.at - 1]
             signs = self.signs() if operator else []
-            first = self.next
+            first, after = self.tokens[self.at : self.at + 2]
+            start = self.at
             factor = self.power()
+            if factor[0] == "seq" and factors[-1][0] == "sym" and not operator:
+                # C(10, 2) is a binomial, d(A, B) a name
+                _, name = factors.pop()
+                called = ("sym", name + "".join(self.tokens[start : self.at]))
+                choose = name == "C" and len(factor[1]) == 2
+                factors.append(("fn", "binom", *factor[1]) if choose else called)
+                continue
+            want("text" not in (factor[0], factors[-1][0]), "words beside a value")
             if not operator:
                 want(not slashed, "a/bc: what is divided by what?")
-                apart = factors[-1][0] == "pow" or before in (")", "!")
-                want(apart or first[0] not in DIGITS, "two numbers side by side")
+                apart = factors[-1][0] == "pow" or before in (")", "!") or after == "^"  # n2^n
+                apart &= factors[-1][0] != "num" or before in (")", "!")
+                want(apart or first[0] not in FIGURES, "two numbers side by side")
             if operator == "/":
                 slashed |= not factor[0] == factors[-1][0] == "num"
                 factor = ("pow", factor, MINUS_ONE)
@@ -461,15 +234,51 @@ class Parser:
 
     def starts(self):
         """Does the next token begin a factor?"""
-        token = self.next
+        token, after = self.tokens[self.at : self.at + 2]
+        if token == "[" and after in STOPS:  # the end of [1, 2[
+            return False
         return not (token in STOPS or token.startswith(r"\end") or (token == "|" and self.bars))
+
+    def unit(self):
+        r"""Reads and notes a unit: \$, cm^2, square miles per hour, eggs. Was there one?"""
+        start, nouns = self.at, []
+        parts = ["/"] if self.tokens[start - 1] == "/" else []
+        while True:
+            token, after = self.tokens[self.at : self.at + 2]
+            if token == "^" and self.at > start:
+                self.at += 1
+                kind, exponent = self.argument()[:2]
+                want(kind == "num", "a power of a unit")
+                parts += ["/"] * (exponent < 0) + [f"^{abs(exponent)}"] * (abs(exponent) != 1)
+                continue
+            if token == r"\$":
+                parts.append("usd")
+            elif token[:1] == '"':
+                nouns.append(token[1:].lower())
+                parts += unit_of(nouns[-1])
+            elif token in ("/", "*") and self.at > start and after[:1] == '"':
+                parts += ["/"] if token == "/" else []
+            else:
+                break
+            self.at += 1
+        want(len(nouns) <= MAX_WORDS, "a sentence")
+        want(not nouns or not nouns[-1].endswith("ed"), "5 excluded")
+        if not all(noun in UNITS for noun in nouns):  # dollars per egg: of eggs nothing is asked
+            parts = [part for part in parts if part[0] not in "/^"]
+        if any(part[0] not in "/^" for part in parts):
+            self.units.add(" ".join(sorted({*parts})))
+        return self.at > start
 
     def power(self):
         """An atom with its subscripts, exponents, factorials, percent and degree signs."""
         node = self.atom()
-        calls = ["("] if node in (("sym", "f"), ("sym", "g")) else []
+        called = self.is_call()
         seen = 0
-        while token := self.take("^", "!", "_", *MARKS, *calls):
+        while True:
+            callable_name = called and node[0] == "sym"
+            token = self.take(POSTFIX | {"("} if callable_name else POSTFIX)
+            if not token:
+                return node
             seen += 3 if token == "^" else 1
             want(seen <= 5, "too many marks on one term")  # TeX refuses two exponents in a row
             if token == "(" or (token == "_" and node[0] == "sym"):
@@ -477,19 +286,26 @@ class Parser:
                 self.at -= token == "("
                 start = self.at
                 self.argument()
-                mark = NAME_MARKS.sub("", "".join(self.tokens[start : self.at]))
-                node = ("sym", node[1] + token.strip("(") + mark)
-            elif token == "^" and node[0] in ("mat", "seq") and self.take("T"):
+                marks = NAME_MARKS.sub("", "".join(self.tokens[start : self.at]))
+                node = ("sym", node[1] + token.strip("(") + marks)
+            elif token == "^" and node[0] in ("mat", "seq") and self.take(("T",)):
                 node = transposed(node)
             elif token == "^":
                 node = ("pow", node, self.argument())
-            elif token == "!" and self.next not in ("!", "="):
+            elif token == "!" and self.next != "!":
                 node = ("fn", "fact", node)
             else:
                 want(token in MARKS, f"{token} not understood")
                 node = product(node, ("sym", MARKS[token]))
-            calls = []
-        return node
+                self.units |= {"°"} & {MARKS[token]}
+            called = called and token != "("
+
+    def is_call(self):
+        """f(2) is a value of f; so is h(x) in h(x) = 2x. But n(n+1) is a product."""
+        name, *after = self.tokens[self.at - 1 : self.at + 4]
+        opening, argument, closing, relation = after
+        alone = opening + closing == "()" and argument.isalpha()
+        return name in ("f", "g") or (alone and len(name) == 1 and relation in RELATIONS)
 
     def argument(self, digit=False):
         r"""What ^, _ or a command applies to: a group or one token; \frac12 takes one digit."""
@@ -505,20 +321,32 @@ class Parser:
         self.at += token != ""
         if token in CLOSING or token == "|":
             node = self.bracket(token)
-        elif token[:1].isdigit() or (token[:1] == "." and token[1:2].isdigit()):
+        elif token.lstrip(".")[:1].isdigit():
             exponent = token.lower().partition("e")[2]
             want(len(exponent) <= 4, "exponent", OverflowError)
             node = ("num", Fraction(token))
-        elif token.startswith(r"\text{"):
-            words = token[6:-1]
-            node = ("text", words.lower().replace(" ", "")) if len(words) > 1 else ("sym", words)
+        elif token == r"\$" or UNITS.get(token[1:].lower()) in CURRENCIES:
+            self.units.add(UNITS.get(token[1:].lower(), "usd"))
+            node = self.atom()
+        elif token[:1] == '"':
+            node = self.words(token)
         elif token[:1] == "\\":
             node = self.command(token[1:])
         else:
-            want(token.isalpha(), f"{token[:20] or 'the end'} not understood")
+            plain = token.isascii() and token.isalpha()
+            want(plain, f"{token[:20] or 'the end'} not understood")
             node = ("const" if token in "ei" else "sym", token)
         self.depth -= 1
         return node
+
+    def words(self, token):
+        if len(token) == 2:  # \text{A}
+            return ("sym", token[1])
+        words = token[1:].lower()
+        while self.next[:1] == '"':
+            words += self.next[1:].lower()
+            self.at += 1
+        return ("text", words)
 
     def bracket(self, opening):
         """Between brackets: a group, |x|, a set, a tuple or interval, a floor or ceiling."""
@@ -536,9 +364,9 @@ class Parser:
             return node
         if len(items) == 1 and pair in ROUNDING:
             return ("fn", ROUNDING[pair], node)
-        commas = len(items) > 1 and set(node[2]) == {","}
+        commas = len(items) > 1 and set(node[2]) <= {",", ";"}
         want(commas and pair not in ROUNDING, "brackets not understood")
-        return ("seq", items, "()" if pair == r"\langle\rangle" else pair)
+        return ("seq", items, TUPLES.get(pair, pair))
 
     def command(self, name):
         r"""What follows a backslash: \frac, \sqrt, \sin, a matrix, a Greek letter ..."""
@@ -556,15 +384,16 @@ class Parser:
             want(items[0] == "seq", f"{name} of one thing")
             return ("fn", name, *items[1])
         if MATRIX.match(name):
-            return self.matrix()
-        if name == "mathbb" and self.argument() == ("sym", "R"):
-            return REALS
+            return self.matrix("cases" in name or "aligned" in name)
+        if name == "mathbb":
+            name = self.argument()
+            return REALS if name == ("sym", "R") else ("text", str(name[1]))
         want(name in KNOWN, f"\\{name[:20]} not understood")
         return KNOWN[name]
 
     def root(self):
         exponent = HALF
-        if self.take("["):
+        if self.take(("[",)):
             exponent = ("pow", self.sum(), MINUS_ONE)
             self.need("]")
         return ("pow", self.argument(), exponent)
@@ -587,26 +416,32 @@ class Parser:
             return ("add", ("num", Fraction(0)), *terms)
         return ("mul", ONE, *terms)
 
-    def matrix(self):
-        rows = [[self.sum()]]
-        while mark := self.take("&", r"\\"):
+    def matrix(self, system):
+        rows = [[self.chain(2)]]
+        while mark := self.take(("&", r"\\", "," if system else "&")):
             if self.next.startswith(r"\end"):
                 break
-            if mark != "&":
-                rows.append([])
-            rows[-1].append(self.sum())
-        equal = len({len(row) for row in rows}) == 1
-        want(self.next.startswith(r"\end") and equal, "a matrix not understood")
+            if mark == "&":
+                rows[-1].append(self.chain(2))
+            elif self.next != r"\\":
+                rows.append([self.chain(2)])
+        columns = {len(row) for row in rows}
+        want(self.next.startswith(r"\end") and len(columns) == 1, "a matrix not understood")
         self.at += 1
-        return ("mat", tuple(x for row in rows for x in row), len(rows[0]))
+        cells = tuple(cell for row in rows for cell in row)
+        if system or any(cell[0] == "rel" for cell in cells):  # x = 1 \\ y = 2
+            want(columns == {1}, "cases not understood")
+            commas = (",",) * (len(cells) - 1)
+            return ("list", cells, commas) if commas else cells[0]
+        return ("mat", cells, len(rows[0]))
 
     def function(self, name):
         r"""sin, log ... with base and power.
 
         Without brackets the argument ends at the next function, bracket, number, sign or operator.
         """
-        base = self.argument() if name == "log" and self.take("_") else None
-        power = self.argument() if self.take("^") else None
+        base = self.argument() if name == "log" and self.take(("_",)) else None
+        power = self.argument() if self.take(("^",)) else None
         if power == MINUS_ONE and name in ("sin", "cos", "tan"):
             name, power = "arc" + name, None
         if self.next in ("(", "{"):
@@ -615,7 +450,7 @@ class Parser:
             x = self.power()
             while self.starts() and self.continues():
                 x = product(x, self.power())
-        node = ("pow", EULER, x) if name == "exp" else ("fn", name, x)
+        node = ("pow", ("const", "e"), x) if name == "exp" else ("fn", name, x)
         if name == "log":
             base = ("fn", "ln", base) if base else ("sym", "log")
             node = divided(("fn", "ln", x), base)
@@ -623,4 +458,4 @@ class Parser:
 
     def continues(self):
         """Does the next factor belong to an argument without brackets?"""
-        return self.next[0] not in "([" + DIGITS and self.next[1:] not in FUNCTIONS
+        return self.next[0] not in '(["' + FIGURES and self.next[1:] not in FUNCTIONS

@@ -826,9 +826,9 @@ def test_hostile_input_is_cheap(name):
     for gold in ("18", r"\sqrt{x}", r"\pi", "1,2", "(0,1)"):
         seconds = []
         for _ in range(3):  # the best of three: the machine may be busy
-            start = time.perf_counter()
+            start = time.thread_time()
             assert score(response, gold) == 0.0
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.thread_time() - start)
         assert min(seconds) < 0.05, (name, gold, min(seconds))
         answer = extract_answer(response)
         if answer is not None:

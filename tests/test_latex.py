@@ -16,7 +16,7 @@ import mpmath
 import pytest
 
 import rewards
-from lib import equivalence, latex
+from lib import equivalence, latex, spelling
 
 
 def random_expression(rng, depth):
@@ -49,7 +49,7 @@ def test_the_parser_agrees_with_values_computed_beside_the_text():
         work = equivalence.Comparison()
         work.numeric(30)
         try:
-            tree = latex.parse(latex.literals(latex.normalise(text))[0])
+            tree = latex.parse(spelling.spell(spelling.normalise(text)))[0]
             found = work.value(tree, {"x": ("num", point)})
             wanted = value(mpmath.mpf(7) / 5)
         except (ArithmeticError, ValueError):
@@ -72,7 +72,7 @@ def compiled(value):
     return []
 
 
-MODULES = (latex, equivalence, rewards)
+MODULES = (spelling, latex, equivalence, rewards)
 PATTERNS = {p.pattern: p for module in MODULES for v in vars(module).values() for p in compiled(v)}
 
 

@@ -227,7 +227,7 @@ def test_command_line_explains_each_step(capsys):
     """The explanation leaves out a step, or its verdict is not that of score."""
     assert rewards.main(["--gold", r"\frac{1}{2}", "--response", r"So \boxed{0.5}."]) == 0
     lines = capsys.readouterr().out.splitlines()
-    steps = ["extracted", "normalised", "parsed", "compared", "verdict"]
+    steps = ["extracted", "normalised", "spelled", "compared", "verdict"]
     assert [line.split()[0] for line in lines] == steps
     assert "0.5" in lines[0] and "last box" in lines[0]
     assert "rational arithmetic" in lines[3] and lines[4].split()[1] == "1.0"
