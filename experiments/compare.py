@@ -1,7 +1,7 @@
-"""Objectives x noise x seeds, on equal budgets of samples: one JSON line a run.
+"""Objectives x conditions x seeds, on equal budgets of samples: one JSON line a run.
 
     python experiments/tasks.py                        # once: makes the models and problems
-    python experiments/compare.py --quick              # 10 minutes: VIMPO and GRPO on path-star
+    python experiments/compare.py --quick              # 10 minutes: VIMPO and GRPO on the demo
     python experiments/compare.py --tune --jobs 2      # learning rates, on seeds 100 and 101
     python experiments/compare.py --seeds 5 --jobs 2   # everything; start it again to go on
     python experiments/report.py                       # tables and plots from results/*.jsonl
@@ -12,8 +12,10 @@ comparison of all methods on the seeds so far.
 """
 
 import argparse
+import itertools
 
 from launch import COMMON, RESULTS, WORK, read_jsonl, run_all
+from tables import differences
 
 TASKS = {  # see tasks.py; "sums" is the demo, as it is shipped
     "sums": {
@@ -53,17 +55,31 @@ METHODS = {
     "dr_grpo": {"algo": "dr_grpo"},
     "rloo": {"algo": "rloo"},
 }
+# More of beta and of the actor, asked for by name: --methods share_0.1 --conditions clean group
+SWEEP = {
+    "share_0.1": {"actor-share": 0.1},
+    "share_0.3": {"actor-share": 0.3},
+    "beta_0.05": {"beta": 0.05},
+    "local_0.5": {"beta": 0.2, "gae-lambda": 0.5, "actor-share": 0.1},
+}
 
-# A group flip with probability p multiplies the expected centred reward R - V_0 by 1 - 2p, 1/2
-# here. "half" gives every run exactly that expectation without the noise: rewards 0.75 and 0.25.
-# "quarter" has the signal and a quarter of the samples: the gradient then has the ratio of mean to
-# standard deviation that flips leave, which a scale, undone by AdamW, does not imitate.
-NOISES = {
+# What is done to the signal. A group flip with probability p multiplies the expected centred reward
+# R - V_0 by 1 - 2p, 1/2 here. "half" gives every run exactly that expectation without the noise:
+# rewards 0.75 and 0.25. "quarter" has the whole signal and a quarter of the samples: the gradient
+# then has the ratio of mean to standard deviation that flips leave, which a scale, undone by AdamW,
+# does not imitate. "reuse" is clean, with four updates on each batch.
+CONDITIONS = {
     "clean": {},
     "group": {"reward-noise": 0.25, "reward-noise-by": "group"},
     "response": {"reward-noise": 0.25, "reward-noise-by": "response"},
     "half": {"reward": "experiments/grades.py:half"},  # star: exact_half
-    "quarter": {},
+    "quarter": {},  # see flags_of
+    "reuse": {"updates-per-step": 4},
+}
+# These are run for some methods only.
+LIMITED = {
+    "quarter": ("default", "local", "grpo"),
+    "reuse": ("default", "value_only", "beta_0.2", "local", "grpo"),
 }
 
 # Learning rates are searched for the methods named here; the others take that of their relative.
@@ -72,6 +88,7 @@ RELATIVE = {
     "lambda_0.95": "default", "value_and_grpo": "default",
     "beta_0.2": "local", "local": "local",
     "grpo": "grpo", "dr_grpo": "dr_grpo", "rloo": "dr_grpo",
+    "share_0.1": "default", "share_0.3": "default", "beta_0.05": "local", "local_0.5": "local",
 }  # fmt: skip
 RATES = {
     "sums": [2.5e-4, 5e-4, 1e-3],
@@ -81,12 +98,12 @@ RATES = {
 TUNING_SEEDS = [100, 101]
 
 
-def flags_of(task, method, noise, seed, lr):
+def flags_of(task, method, condition, seed, lr):
     """All flags of one training."""
-    flags = COMMON | TASKS[task] | METHODS[method] | NOISES[noise]
-    if noise == "half" and "reward" in TASKS[task]:
+    flags = COMMON | TASKS[task] | (METHODS | SWEEP)[method] | CONDITIONS[condition]
+    if condition == "half" and "reward" in TASKS[task]:
         flags["reward"] = TASKS[task]["reward"] + "_half"
-    if noise == "quarter":
+    if condition == "quarter":
         flags["prompts-per-step"] //= 4
     return flags | {"seed": seed, "lr": lr}
 
@@ -94,12 +111,11 @@ def flags_of(task, method, noise, seed, lr):
 def tuning_jobs(tasks):
     """The search: clean rewards, other seeds, three learning rates for each family of methods."""
     jobs = []
-    for seed in TUNING_SEEDS:
-        for task in tasks:
-            for method in dict.fromkeys(RELATIVE.values()):
-                for lr in RATES[task]:
-                    job = {"task": task, "method": method, "noise": "clean", "seed": seed, "lr": lr}
-                    jobs.append(job | {"flags": flags_of(**job)})
+    families = dict.fromkeys(RELATIVE.values())
+    for seed, task, method in itertools.product(TUNING_SEEDS, tasks, families):
+        for lr in RATES[task]:
+            job = {"task": task, "method": method, "condition": "clean", "seed": seed, "lr": lr}
+            jobs.append(job | {"flags": flags_of(**job)})
     return jobs
 
 
@@ -117,17 +133,15 @@ def best_rate(rows, task, method):
     return max(tried, key=lambda lr: sum(tried[lr]) / len(tried[lr]))
 
 
-def comparison_jobs(tasks, methods, noises, seeds):
-    """Seed by seed, all tasks, noises and methods."""
+def comparison_jobs(tasks, methods, conditions, seeds):
+    """Seed by seed, all conditions, tasks and methods."""
     rows = read_jsonl(RESULTS / "tuning.jsonl")
     jobs = []
-    for seed in seeds:
-        for task in tasks:
-            for noise in noises:
-                for method in methods:
-                    job = {"task": task, "method": method, "noise": noise, "seed": seed}
-                    flags = flags_of(**job, lr=best_rate(rows, task, method))
-                    jobs.append(job | {"flags": flags})
+    for seed, condition, task, method in itertools.product(seeds, conditions, tasks, methods):
+        if method in LIMITED.get(condition, methods):
+            job = {"task": task, "method": method, "condition": condition, "seed": seed}
+            flags = flags_of(**job, lr=best_rate(rows, task, method))
+            jobs.append(job | {"flags": flags})
     return jobs
 
 
@@ -138,8 +152,9 @@ def parse_args():
     parser.add_argument("--tune", action="store_true", help="search learning rates instead")
     parser.add_argument("--quick", action="store_true", help="a subset of 10 minutes")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["sums", "star"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--noises", nargs="+", choices=NOISES, default=list(NOISES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS | SWEEP,
+                        default=list(METHODS))  # fmt: skip
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, a core each")
@@ -153,11 +168,12 @@ def main():
         return
     seeds = range(args.first_seed, args.seeds)
     if args.quick:
-        methods, noises = ["default", "local", "grpo"], ["clean", "group"]
-        jobs = comparison_jobs(["star"], methods, noises, seeds)
+        methods, conditions = ["default", "local", "grpo"], ["clean", "group"]
+        jobs = comparison_jobs(["sums"], methods, conditions, seeds)
         run_all(jobs, WORK / "quick.jsonl", args.jobs, minutes=9)
+        print(differences(read_jsonl(WORK / "quick.jsonl"), "sums"))
         return
-    jobs = comparison_jobs(args.tasks, args.methods, args.noises, seeds)
+    jobs = comparison_jobs(args.tasks, args.methods, args.conditions, seeds)
     run_all(jobs, RESULTS / "compare.jsonl", args.jobs)
 
 

@@ -60,20 +60,22 @@ def fill(text, found):
 
 
 def plot_curves(plt, rows, task):
-    """Held-out accuracy over steps, a panel for each noise: seeds thin, their mean thick."""
+    """Held-out accuracy over steps, a panel for each condition: seeds thin, their mean thick."""
     rows = [row for row in rows if row["task"] == task]
-    noises = tables.present(rows, "noise")
-    figure, _ = plt.subplots(1, len(noises), figsize=(3 * len(noises), 2.8), sharey=True)
-    for axis, noise in zip(figure.axes, noises, strict=True):
+    conditions = tables.present(rows, "condition")
+    size = 3 * len(conditions), 2.8
+    figure, _ = plt.subplots(1, len(conditions), figsize=size, sharey=True)
+    for axis, condition in zip(figure.axes, conditions, strict=True):
         for method, colour in SHOWN.items():
-            chosen = [row for row in rows if row["noise"] == noise and row["method"] == method]
+            wanted = condition, method
+            chosen = [row for row in rows if (row["condition"], row["method"]) == wanted]
             for row in chosen:
                 axis.plot(row["eval_steps"], row["accuracy"], color=colour, lw=0.5, alpha=0.6)
             if chosen:
                 middle = [mean(values) for values in zip(*[row["accuracy"] for row in chosen],
                                                           strict=True)]  # fmt: skip
                 axis.plot(chosen[0]["eval_steps"], middle, color=colour, lw=2, label=method)
-        axis.set_title(f"{task}, {noise}", fontsize=9)
+        axis.set_title(f"{task}, {condition}", fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("held-out accuracy", fontsize=8)

@@ -47,33 +47,33 @@ def present(rows, key):
 
 
 def differences(rows, task, key="final", against="grpo"):
-    """Methods x noises: accuracy of `against`, then each method's paired difference from it."""
+    """Methods x conditions: accuracy of `against`, then each method's paired difference from it."""
     rows = [row for row in rows if row["task"] == task]
-    noises = present(rows, "noise")
+    conditions = present(rows, "condition")
     lines = []
     for method in [against, *[m for m in present(rows, "method") if m != against]]:
         cells = [method]
-        for noise in noises:
-            ours = by_seed(rows, key, method=method, noise=noise)
-            theirs = by_seed(rows, key, method=against, noise=noise)
+        for condition in conditions:
+            ours = by_seed(rows, key, method=method, condition=condition)
+            theirs = by_seed(rows, key, method=against, condition=condition)
             if method == against:
                 cells.append(f"{percent(mean(ours.values()))} (n {len(ours)})" if ours else DASH)
             else:
                 center, half, _ = paired(ours, theirs)
                 cells.append(plus_minus(center, half))
         lines.append(cells)
-    return table([f"{task}: {key}", *noises], lines)
+    return table([f"{task}: {key}", *conditions], lines)
 
 
 def everything(rows):
-    """One line for each task, noise and method."""
-    head = ["task", "noise", "method", "lr", "seeds", "final %", "IQM %", "95%", "mean of run %"]
-    head += ["final - GRPO", "KL at end", "collapsed"]
+    """One line for each task, condition and method."""
+    head = ["task", "condition", "method", "lr", "seeds", "final %", "IQM %", "95%"]
+    head += ["mean of run %", "final - GRPO", "KL at end", "collapsed"]
     lines = []
     for task in present(rows, "task"):
-        for noise in present(rows, "noise"):
+        for condition in present(rows, "condition"):
             for method in present(rows, "method"):
-                wanted = {"task": task, "noise": noise, "method": method}
+                wanted = {"task": task, "condition": condition, "method": method}
                 final = by_seed(rows, "final", **wanted)
                 if not final:
                     continue
@@ -85,7 +85,7 @@ def everything(rows):
                 collapsed = sum(by_seed(rows, "collapsed", **wanted).values())
                 area = by_seed(rows, "mean", **wanted).values()
                 lines.append([
-                    task, noise, method, f"{flags['lr']:g}", str(len(values)),
+                    task, condition, method, f"{flags['lr']:g}", str(len(values)),
                     percent(mean(values)), percent(iqm(values)),
                     f"{percent(low)} to {percent(high)}", percent(mean(area)),
                     plus_minus(*paired(final, grpo)[:2]) if method != "grpo" else "",
@@ -95,15 +95,15 @@ def everything(rows):
 
 
 def over_tasks(rows):
-    """Methods x noises: IQM over all tasks and seeds, seeds redrawn within a task."""
-    noises, tasks = present(rows, "noise"), present(rows, "task")
+    """Methods x conditions: IQM over all tasks and seeds, seeds redrawn within a task."""
+    conditions, tasks = present(rows, "condition"), present(rows, "task")
     lines = []
     for method in present(rows, "method"):
         cells = [method]
-        for noise in noises:
+        for condition in conditions:
             strata = []
             for task in tasks:
-                found = by_seed(rows, "final", task=task, noise=noise, method=method)
+                found = by_seed(rows, "final", task=task, condition=condition, method=method)
                 strata.append(list(found.values()))
             if not all(strata):
                 cells.append(DASH)
@@ -112,21 +112,21 @@ def over_tasks(rows):
             middle = iqm([x for values in strata for x in values])
             cells.append(f"{percent(middle)} ({percent(low)} to {percent(high)})")
         lines.append(cells)
-    return table(["IQM of final %", *noises], lines)
+    return table(["IQM of final %", *conditions], lines)
 
 
 def collapses(rows):
-    """Methods x noises: runs that end below their start, of all runs."""
-    noises = present(rows, "noise")
+    """Methods x conditions: runs that end below their start, of all runs."""
+    conditions = present(rows, "condition")
     lines = []
     for method in present(rows, "method"):
         cells = [method]
-        for noise in noises:
+        for condition in conditions:
             found = [row["collapsed"] for row in rows
-                     if row["method"] == method and row["noise"] == noise]  # fmt: skip
+                     if row["method"] == method and row["condition"] == condition]  # fmt: skip
             cells.append(f"{sum(found)}/{len(found)}" if found else DASH)
         lines.append(cells)
-    return table(["collapsed", *noises], lines)
+    return table(["collapsed", *conditions], lines)
 
 
 def tuning(rows):
