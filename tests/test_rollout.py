@@ -55,21 +55,20 @@ def static(monkeypatch):
 def random_schedule(seed):
     """Prompts (some of them twice) and settings for `generate`, drawn at random."""
     rnd = random.Random(seed)
-    n = rnd.randint(1, 7)
-    prompts = random_prompts(n, lengths=(1, rnd.choice([3, 30])), seed=seed)
+    prompts = random_prompts(rnd.randint(1, 9), lengths=(1, rnd.choice([3, 30])), seed=seed)
     prompts += rnd.choices(prompts, k=rnd.randint(0, 2))
     rnd.shuffle(prompts)
     settings = {
-        "samples_per_prompt": rnd.randint(1, 6),
-        "max_new_tokens": rnd.choice([1, 2, 9, 17]),
-        "temperature": rnd.choice([0, 0.5, 1.0, 1.0, 1.7]),
-        "top_p": rnd.choice([1.0, 1.0, 0.9, 0.3]),
-        "top_k": rnd.choice([0, 0, 1, 7, 1000]),
-        "stop_ids": set(rnd.sample(range(60), rnd.choice([0, 1, 5, 20]))),
+        "samples_per_prompt": rnd.choice([1, 5, 9]),
+        "max_new_tokens": rnd.choice([1, 9, 25]),
+        "temperature": rnd.choice([0, 0.5, 1.0, 1.0, 1.0, 1.7]),
+        "top_p": rnd.choice([1.0, 1.0, 1.0, 0.9, 0.3]),
+        "top_k": rnd.choice([0, 0, 0, 1, 7, 1000]),
+        "stop_ids": set(rnd.sample(range(60), rnd.choice([0, 3, 6]))),
         "seed": rnd.randrange(1000),
     }
     samples = len(prompts) * settings["samples_per_prompt"]
-    return prompts, settings, rnd.choice([None, 1, rnd.randint(1, samples), samples])
+    return prompts, settings, rnd.choice([None, None, rnd.randint(1, samples)])
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -79,7 +78,7 @@ def test_any_schedule_gives_what_the_plain_sampler_gives(make_model, static, see
 
     In fp64, so that no rounding is near a tie: the two need not compute the same last bits.
     """
-    model = make_model(torch.float64)
+    model = make_model(torch.float64, num_hidden_layers=2)
     prompts, settings, slots = random_schedule(seed)
     wanted = generate_plain(model, prompts, **settings)
     assert len(wanted) == len(prompts) * settings["samples_per_prompt"]
