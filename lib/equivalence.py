@@ -64,6 +64,7 @@ MARK_VALUES = {"%": HUNDREDTH, "°": DEGREE}
 NO_NAMES = {"%", "°", "±", "∓", "pi"}
 WHOLE_NAMES = set("nmkNMKijl")
 NAME_HEAD = re.compile(r"[^_(]*")
+ARGUMENT = ("sym", "argument")
 CALL = re.compile(r"([a-zA-Z]{1,9})\(([A-Za-z])\)")  # f(x)
 COMMON_LOG = MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))}
 CONSTANTS = {"pi": "pi", "e": "e", "i": "j"}
@@ -619,7 +620,8 @@ class Comparison:
         _, other, target, equation = b
         call, again = CALL.fullmatch(name), CALL.fullmatch(other)
         if call and again and call[1] == again[1]:
-            target = substitute(target, again[2], ("sym", call[2]))
+            value = substitute(value, call[2], ARGUMENT)
+            target = substitute(target, again[2], ARGUMENT)
             other = name
         if name == other:
             target = self.same_turns(value, target)
