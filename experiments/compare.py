@@ -28,7 +28,7 @@ TASKS = {  # see tasks.py; "sums" is the demo, as it is shipped
         "model": "runs/experiments/star/model",
         "data": "runs/experiments/star/train.jsonl",
         "eval-data": "runs/experiments/star/test.jsonl",
-        "max-new-tokens": 16,
+        "max-new-tokens": 12,
         "reward": "experiments/grades.py:exact",
     },
     "filler": {

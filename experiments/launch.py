@@ -89,9 +89,9 @@ def summarise(folder, half=False):
 
     row = {
         "train_accuracy": [share_right(row["reward_clean"]) for row in metrics],
-        "kl": [rounded(row["kl"], 5) for row in metrics],
-        "actor_share": [rounded(row["actor_share"], 5) for row in metrics],
-        "grad_norm": [rounded(row["grad_norm"], 6) for row in metrics],
+        "kl": [rounded(row["kl"], 5) for row in metrics[4::5]],  # of every fifth step
+        "largest_share": max(row["actor_share"] or 0 for row in metrics),
+        "grad_norm": sum(row["grad_norm"] for row in metrics) / len(metrics),
         "tokens": rounded(metrics[-1]["response_tokens"], 1),
     }
     if not evals:

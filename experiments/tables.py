@@ -235,9 +235,8 @@ def defaults(rows):
     lines = []
     for row in rows:
         curve = row["train_accuracy"]
-        shares = [x for x in row["actor_share"] if x is not None]
         lines.append([
             row["setting"], number(row["tokens"], 0), str(len(curve)), percent(mean(curve[:3])),
-            percent(mean(curve[-3:])), f"{max(shares):.3g}", str(len(row["warnings"])),
+            percent(mean(curve[-3:])), f"{row['largest_share']:.3g}", str(len(row["warnings"])),
         ])  # fmt: skip
     return table(head, lines)

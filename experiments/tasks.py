@@ -4,11 +4,11 @@
     python experiments/tasks.py filler      # writes runs/experiments/filler
     python experiments/tasks.py filler --copies 8 --seed 1 --out DIR
 
-Path-star. Four arms of eight nodes leave a centre; the problem writes them down and names the last
+Path-star. Four arms of six nodes leave a centre; the problem writes them down and names the last
 node of one of them, and the response is that arm. The first node decides. All later ones are forced
-by the one before, so a response of 9 tokens has one that earns or loses the reward:
+by the one before, so a response of 7 tokens has one that earns or loses the reward:
 
-    kRwpqvTa,mzXcEDse,ynQLiJBh,CtgdfMUK:e=        mzXcEDse<|im_end|>
+    krwpqv,mzxcse,ynjlih,ctgdfu:e        mzxcse<|im_end|>
 
 Sums with filler. The demo's sums, but each line of the response is restated COPIES times: 80 to
 160 tokens, of which the first writing of each total decides, two digits at a time, and the rest is
@@ -17,7 +17,8 @@ copied:
     17+8-6=        25-6;25-6;25-6;19;19;19; \\boxed{19}<|im_end|>
 
 Both models imitate a careless teacher, as the demo's does: on path-star it takes the right arm in
-RIGHT_ARM of all cases, on sums it slips as in demo/make.py, and it never slips in what is forced.
+RIGHT_ARM of all cases, on sums it slips as in demo/make.py in SLIPS of all steps, and it never
+slips in what is forced.
 They know how, and they err: about 0.4 of all responses are right at the start. Every problem has
 one right solution, so the first wrong token of a wrong response is the first that differs from it
 (first_wrong). The same seed gives the same problems everywhere, and the same weights on the same
@@ -43,12 +44,12 @@ from lib.tokenizer import Tokenizer
 from model import load_model, save_model
 from rollout import generate
 
-ARMS, LENGTH, RIGHT_ARM = 4, 8, 0.4
-NODES = string.ascii_letters.replace("o", "")  # the tokenizer would join "bo"
-COPIES = 6
+ARMS, LENGTH, RIGHT_ARM = 4, 6, 0.4
+NODES = string.ascii_lowercase.replace("o", "")  # the tokenizer would join "bo"
+COPIES, SLIPS = 6, 0.7
 TRAIN, TEST = 4000, 512  # problems
 # Steps with a teacher who makes no slips, then with the careless one; responses a step.
-LESSONS = {"star": (1000, 300, 128), "filler": (300, 200, 64)}
+LESSONS = {"star": (1500, 300, 128), "filler": (400, 250, 64)}
 PEAK_LR, WARMUP = 3e-3, 50
 
 
@@ -65,7 +66,7 @@ def draw_star(rng):
 
 def star_problem(star):
     arms, asked = star
-    return ",".join(arms) + f":{arms[asked][-1]}="
+    return ",".join(arms) + f":{arms[asked][-1]}"
 
 
 def star_response(star, rng=None):
@@ -135,7 +136,14 @@ def teachers(task, copies):
         return draw_star, star_problem, star_response
 
     def response(x, rng=None):
-        return sum_response(*x, copies, careless(rng) if rng else None)
+        if rng is None:
+            return sum_response(*x, copies)
+        slip = careless(rng)
+
+        def seldom(total, d):
+            return slip(total, d) if rng.random() < SLIPS else total + d
+
+        return sum_response(*x, copies, seldom)
 
     return draw_filler, lambda x: write_sum(*x) + "=", response
 
