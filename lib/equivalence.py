@@ -8,12 +8,13 @@ r"""Does an answer mean the gold answer? In doubt it does not: the verdict decid
     rational    closed expressions give one fraction each: exact
     identity    with symbols, at fixed pseudo-random points: exactly if both are rational functions.
                 Not zero at one proves a != b; a numerator of degree d vanishes at all 6 by chance
-                with probability below (d / 8192)^6 (Schwartz-Zippel). A point where a root or
+                with probability below (d / 4000)^6 (Schwartz-Zippel). A point where a root or
                 logarithm is not real is left out, while three remain. With floors or factorials it
                 must hold at 16 whole numbers, and with floors of x at halves, thirds, ... too
     numeric     with surds, logs, trigonometry, pi, e, i: a first pass adds up the digits H of all
-                constants and powers; a second, with 70 + 3H digits, asks |a - b| < 10^-(60 + H).
-                So pi + 10^-100 is not pi, and no decimal is an irrational
+                constants and powers; a second, with 70 + 3H digits, asks |a - b| < 10^-(60 + H),
+                of the points after the first 20 + H digits. So pi + 10^-100 is not pi, and no
+                decimal is an irrational
 
 Conventions: principal values, but odd roots of negative reals are real; \log without a base
 cancels, or is base 10 beside a base; 90 and pi/2 both equal 90 degrees; 62.5 and 0.625 both equal
@@ -68,7 +69,8 @@ ARGUMENT = ("sym", "argument")
 CALL = re.compile(r"([a-zA-Z]{1,9})\(([A-Za-z])\)")  # f(x)
 COMMON_LOG = MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))}
 CONSTANTS = {"pi": "pi", "e": "e", "i": "j"}
-MINUS_INFINITY, INFINITY = ("inf", -1), ("inf", 1)
+INFINITY = ("inf", 1)
+MINUS_INFINITY = ("inf", -1)
 
 
 def point(names, k, kind="rational"):
@@ -81,8 +83,10 @@ def point(names, k, kind="rational"):
     for n, name in enumerate(sorted(names)):
         seed = blake2b(f"{name} {k}".encode("ascii", "replace"), digest_size=9)
         random = int.from_bytes(seed.digest(), "big")
-        low, high = random % 2**30, random >> 32
-        size, below = low % 4000 + 1, 2 * (high % 300) + 901
+        low = random % 2**30
+        high = random >> 32
+        size = low % 4000 + 1
+        below = 2 * (high % 300) + 901
         signs = (True, False, n & 1, False, n >> 1 & 1, False)
         negative = signs[k % 6] and name != "log"
         if kind == "coarse":
@@ -272,7 +276,8 @@ class Comparison:
             small = abs(x) == 1 or abs(y) * bits <= MAX_BITS
             want(small, f"more than {MAX_BITS} bits", OverflowError)
             return self.fit(x ** int(y % 2 if abs(x) == 1 else y))
-        x, z, mp = self.real(x), self.real(y), self.mp
+        x, z = self.real(x), self.real(y)
+        mp = self.mp
         want(abs(x) > self.tiny, "zero, or too near to tell", ZeroDivisionError)
         negative = mp.im(x) == 0 and mp.re(x) < 0
         odd_root = negative and rational and y.denominator % 2 == 1 < y.denominator
@@ -336,7 +341,8 @@ class Comparison:
             return a == b
         if a == b or "inf" in (a[0], b[0]):
             return a == b
-        one, two = self.inventory(a), self.inventory(b)
+        one = self.inventory(a)
+        two = self.inventory(b)
         # 62.5% is 0.625 and, where the question asks for percent, 62.5 (but 0.15% is not 0.15);
         # 90 degrees are pi/2 and may be written 90
         meanings = [MARK_VALUES]
@@ -375,7 +381,8 @@ class Comparison:
 
         Where it is real at fewer than three, principal values are taken as well.
         """
-        self.real_only, defined = real_only, 0
+        self.real_only = real_only
+        defined = 0
         undefined = ArithmeticError if len(points) > 1 else ZeroDivisionError
         for env in points:
             with suppress(undefined):
@@ -419,12 +426,12 @@ class Comparison:
         names = self.free(d1)
         if not names or names != self.free(d2):
             return False
-        self.mp, factors = None, [Fraction(1), Fraction(-1)]
-        with suppress(Inexact, OverflowError):
-            env = MARK_VALUES | point(names, 1)
-            factors = [self.value(d1, env) / self.value(d2, env)]
-        factors = [f for f in factors if f > 0 or (f and not positive)]
-        return any(self.scalars(d1, product(("num", f), d2)) for f in factors)
+        env = MARK_VALUES | point(names, 1)
+        self.numeric(30)
+        ratio = self.real(self.value(d1, env)) / self.real(self.value(d2, env))
+        factor = Fraction(str(ratio.real)).limit_denominator(10**6)
+        allowed = factor > 0 if positive else factor != 0
+        return allowed and self.scalars(d1, product(("num", factor), d2))
 
     # ----------------------------------------------------------------------------------- resolve
     def resolve(self, node):
@@ -466,7 +473,8 @@ class Comparison:
         values = tuple(item[2] if item[0] == "named" else item for item in items)
         each = all(item[0] == "named" for item in items)
         value = ("list", flat(values), separators)
-        if any(map(is_set, values)) and (each or set(separators) == {"or"}):
+        numbers = "," not in items[0][1] and any(map(is_set, values))
+        if numbers and (each or set(separators) == {"or"}):
             # c < 0 or c = 1;  0 < x < 36, x != 9
             values = tuple(x if is_set(x) else ("set", (x,)) for x in values)
             operator = set.union if "or" in separators else set.intersection
@@ -559,7 +567,8 @@ class Comparison:
     def same_text(self, answer, gold):
         """Do two spelled texts mean the same?"""
         self.spend(4 * (len(answer) + len(gold)))
-        (a, units), (b, others) = parse(answer), parse(gold)
+        a, units = parse(answer)
+        b, others = parse(gold)
         want(agree(units, others), "different units")
         self.is_answer = True
         a = self.resolve(a)
@@ -635,7 +644,8 @@ class Comparison:
 
     def same_turns(self, value, target):
         """x = pi/6 + k pi and x = pi/6 + n pi: the whole number of turns may have any name."""
-        one, two = sorted(self.free(value)), sorted(self.free(target))
+        one = sorted(self.free(value))
+        two = sorted(self.free(target))
         turns = r"\pi" in self.inventory(value) and {*one, *two} <= WHOLE_NAMES
         if turns and len(one) == len(two) == 1:
             return substitute(target, *two, ("sym", *one))
@@ -687,7 +697,8 @@ def agree(units, others):
     """Two units must agree, one may be left out. Degrees are angles, which may be in radians."""
     if {"°", "rad"} <= units | others:
         return False
-    units, others = units - {"°"}, others - {"°"}
+    units = units - {"°"}
+    others = others - {"°"}
     same = not units or not others or units == others
     return same and len(units) <= 1 and len(others) <= 1
 
@@ -699,11 +710,13 @@ def compare(answer, gold):
         return "identical" if answer.strip() else "", []
     notes = []
     try:
-        a, g = normalise(answer), normalise(gold)
+        a = normalise(answer)
+        g = normalise(gold)
         notes.append(f"normalised  {a}   |   {g}")
         if how := printed_alike(a, g):
             return how, notes
-        a, g = spell(a), spell(g)
+        a = spell(a)
+        g = spell(g)
         notes.append(f"spelled     {a}   |   {g}")
         work = Comparison()
         for x in readings(a, g):

@@ -56,8 +56,6 @@ SAME_COMMAND = table(
     r"| vert lvert rvert mid,\or lor vee,\and land wedge,\setminus backslash smallsetminus,"
     r"\emptyset varnothing,\log_{10} lg,\tan tg,\cot ctg,\arctan arctg,= equiv"
 )
-
-
 NOT_DIGIT = re.compile(r"\D")
 
 
@@ -141,7 +139,7 @@ def to_ascii(c):
         return rf"\frac{{{top}}}{{{bottom}}}"
     if unicodedata.decimal(c, None) is not None:
         return str(unicodedata.decimal(c))
-    return c if unicodedata.category(c) == "No" else plain
+    return c if unicodedata.category(c) == "No" else "".join(UNICODE.get(x, x) for x in plain)
 
 
 # ------------------------------------------------------------------------------------------ words
@@ -211,7 +209,8 @@ def unit_of(noun):
 TEXT = re.compile(
     r"\\(text[a-z]*|[hm]box|math(?:rm|bf|it|sf|tt)|operatorname)\*?\s*\{([^{}]*)\}"
 )
-WORD = re.compile(r"[^\W\d_]+(?:[.'][^\W\d_]+)*[.']?")
+WORD = re.compile(r"\"?[^\W\d_]+(?:[.'][^\W\d_]+)*[.']?")
+NOT_LETTER = re.compile(r"[\".']")
 DIGITS = re.compile(r"(?=[A-Z]{0,9}\d)[\dA-Z]+(?:\.[\dA-Z]+)?")  # \text{13}, \text{A5}
 BARE = re.compile(r'\\(?:begin|end) ?\{[^{}]*\}|\\[A-Za-z]+|"[^\W\d_]+|[^\W\d_]{2,}\.?')
 HYPHENATED = re.compile(rf"\b({'|'.join(TENS)})-({'|'.join(NUMERALS[1:10])})\b", re.I)
@@ -228,7 +227,7 @@ NUMERAL_FORMS = (
     (re.compile(r'(?:\\|")degrees? ?"?(F|C|fahrenheit|celsius)(?![a-z])', re.I), r' "\1'),
     # {x | x > 3} is x > 3
     (re.compile(r"^ ?\\\{ ?\w ?(?:\\in ?\\mathbb ?(?:R|\{ ?R ?\}) ?)?[|:](.*)\\\} ?$"), r"\1"),
-    (re.compile(r'(?: ?"in)? ?"base (\d\d?) ?$'), r"_{\1}"),
+    (re.compile(r' ?\(? ?(?:"in ?)?"base (\d\d?) ?\)? ?$'), r"_{\1}"),
     (re.compile(r"\(([0-9A-Z]{1,99}(?:\.\d{1,99})?)\) ?_"), r"\1_"),  # (52)_8 is 52_8
     (re.compile(r"_ ?\{ ?\((\d\d?)\) ?\}"), r"_{\1}"),  # 52_{(8)} too
 )
@@ -273,7 +272,7 @@ def mark_text(match):
 
 
 def mark(match):
-    return ' "' + match[0].replace(".", "").replace("'", "") + " "
+    return ' "' + NOT_LETTER.sub("", match[0]) + " "
 
 
 def mark_bare(match):
@@ -301,6 +300,7 @@ def number(match):
         return f"({part['head'] or 0}.{part['places']}+{period}/{nines})"
     if part["digits"]:
         base, point = int(part["base"] or part["short"]), part["point"]
+        want(base > 1, "a base")
         return f"({Fraction(int(part['digits'] + point, base), base ** len(point))})"
     top = int(part["top"] or part["t"] or part["up"])
     bottom = int(part["bottom"] or part["b"] or part["down"])
@@ -325,6 +325,7 @@ ANOTHER = re.compile(r"\([A-Ja-j]\)|\b(?:or|and)\b")
 def printed_alike(a, g):
     """How two normalised texts are shown to be equal as they are printed, or ""."""
     texts = [TEXT.sub(r"\2", TEXT.sub(r"\2", text)).strip() for text in (a, g)]
+    texts = [text.removesuffix(".") for text in texts]
     keys = [LOOSE_SPACE.sub("", SPACES.sub(" ", text)) for text in texts]
     want(all(SHOWN.search(key) for key in keys), "nothing is shown")
     # in an answer in words capitals do not matter
@@ -418,15 +419,21 @@ def is_noun(token):
 
 
 def drop_aside(tokens):
-    """f(x) = 2x for all x; x = k pi, k in Z; k > 2 (all integers); 5 (hours): what adds nothing."""
+    """What adds nothing at the end: for all x; k in Z; (all integers); after a value also (eggs).
+
+    It consists of words of conditions and of single letters, in brackets of nouns too; a number, a
+    relation or a refused word in it, and the whole text stays.
+    """
     for n in range(1, len(tokens)):
         before, token = tokens[n - 1 : n + 1]
         member = before in ",;(" and tokens[n + 1 : n + 2] == [r"\in"]
         bracket = before == "(" and token[0] == '"' and tokens[max(n - 2, 0)] not in "(,;:"
-        if member or bracket or token in CONDITIONS:
-            rest = [t for t in tokens[n:] if t not in PROSE]
-            nouns = [t for t in rest if is_noun(t) and t[1:].lower() not in REFUSED and bracket]
-            if all(t in nouns or (t.isalpha() and len(t) == 1) for t in rest):
-                said = tokens[: n - (before in ",;(")]
-                return said[:-1] if said[-1:] == [","] else said
+        if not (member or bracket or token in CONDITIONS):
+            continue
+        rest = [t for t in tokens[n:] if t not in PROSE]
+        if bracket:
+            rest = [t for t in rest if not is_noun(t) or t[1:].lower() in REFUSED]
+        if all(t.isalpha() and len(t) == 1 for t in rest):
+            end = n - (before in ",;(")
+            return tokens[: end - (tokens[end - 1] == ",")]
     return tokens
