@@ -110,15 +110,22 @@ def parse(text):
     """Spelled text -> (expression, units in it)."""
     tokens = tokens_of(text)
     try:
-        return Parser(tokens).whole()
+        return parse_tokens(tokens)
     except ValueError:
         if "=" not in tokens:
             raise
         left, right = last_equality(tokens)
     # P(A \cup B) = 1/2: whatever the left side is, it is no number, and the right is its value
-    node, units = Parser(right).whole()
+    node, units = parse_tokens(right)
     name = ("text", " ".join(left))
     return ("rel", (name, node), ("=",)), units
+
+
+def parse_tokens(tokens):
+    parser = Parser(tokens)
+    node = parser.chain()
+    parser.need("")
+    return node, parser.units
 
 
 def last_equality(tokens):
@@ -148,11 +155,6 @@ class Parser:
         self.room = MAX_SUM
         self.bars = False  # does an open | wait for its end?
         self.units = set()
-
-    def whole(self):
-        node = self.chain()
-        self.need("")
-        return node, self.units
 
     @property
     def next(self):

@@ -59,12 +59,8 @@ SAME_COMMAND = table(
 NOT_DIGIT = re.compile(r"\D")
 
 
-def raised(match):
-    return f"^{{{unicodedata.normalize('NFKC', match[0])}}}"
-
-
-def lowered(match):
-    return f"_{{{unicodedata.normalize('NFKC', match[0])}}}"
+def plain(text):
+    return unicodedata.normalize("NFKC", text)
 
 
 def ungrouped(match):
@@ -74,8 +70,8 @@ def ungrouped(match):
 
 
 SCRIPTS = (
-    (re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), raised),
-    (re.compile("[₀₁₂₃₄₅₆₇₈₉]+"), lowered),
+    (re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), lambda m: f"^{{{plain(m[0])}}}"),
+    (re.compile("[₀₁₂₃₄₅₆₇₈₉]+"), lambda m: f"_{{{plain(m[0])}}}"),
     (re.compile(r"(?<![\w)}\] ]) ?–"), "-"),  # an en dash; after an operand it makes a range
 )
 SPELLINGS = (  # in this order
@@ -127,19 +123,17 @@ def normalise(text):
 
 
 def to_ascii(c):
-    """ASCII for symbols, digits of any script, vulgar fractions and full-width or bold letters.
-
-    Other characters stay: a circled 1 is not a digit.
-    """
+    """ASCII for symbols, digits of any script, vulgar fractions and full-width or bold letters."""
     if c.isascii() or c in UNICODE:
         return UNICODE.get(c, c)
-    plain = unicodedata.normalize("NFKC", c)
-    if "\u2044" in plain:
-        top, bottom = plain.split("\u2044")
-        return rf"\frac{{{top}}}{{{bottom}}}"
     if unicodedata.decimal(c, None) is not None:
         return str(unicodedata.decimal(c))
-    return c if unicodedata.category(c) == "No" else "".join(UNICODE.get(x, x) for x in plain)
+    top, slash, bottom = plain(c).partition("\u2044")
+    if slash:
+        return rf"\frac{{{top}}}{{{bottom}}}"
+    if unicodedata.category(c) == "No":  # a circled 1 is not a digit
+        return c
+    return "".join(UNICODE.get(x, x) for x in top)
 
 
 # ------------------------------------------------------------------------------------------ words
@@ -248,18 +242,13 @@ def spell(text):
     >>> spell(r"\text{540 meters}"), spell("52_8"), spell("xy")
     (' 540 "meters ', '(42)', 'xy')
     """
-    text = HYPHENATED.sub(numeral, text)
+    text = HYPHENATED.sub(lambda m: f"{VALUES[m[1].lower()] + VALUES[m[2].lower()]}", text)
     for pattern, new in PHRASES:
         text = pattern.sub(new, text)
     text = BARE.sub(mark_bare, TEXT.sub(mark_text, TEXT.sub(mark_text, text)))
     for pattern, new in NUMERAL_FORMS:
         text = pattern.sub(new, text)
     return NUMBER.sub(number, text.removesuffix(" . "))
-
-
-def numeral(match):
-    tens, ones = match[0].lower().split("-")
-    return str(VALUES[tens] + VALUES[ones])
 
 
 def mark_text(match):
@@ -360,9 +349,8 @@ LABEL = re.compile(r'^ ?\( ?"?[A-J] ?\) (?=.)')
 def readings(text, other):
     """What a spelled text may mean: one or two texts.
 
-    A comma before three digits outside brackets groups thousands. Where the other answer is clearly
-    a list, of values in another order, it may also separate: 58 and 500 is not 58,500. The letter
-    of a choice before a value may be left out.
+    A comma before three digits groups thousands. Where the other text is a list, in another order,
+    it may separate: 58 and 500 is not 58,500. A choice's letter before a value may be left out.
     """
     grouped = ungroup(text)
     reordered = "=" in other or NOT_DIGIT.sub("", text) != NOT_DIGIT.sub("", other)
