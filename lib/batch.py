@@ -1,8 +1,9 @@
 """A step's batch: from rollouts to tensors over response tokens, and from those to log-probs.
 
-    rollouts -> Batch, [B, T] tensors        make_batch
-    Batch -> parts that fit in memory        micro_batches, Batch.rows
-    a part -> hidden states [N, D]           response_hidden
+    rollouts -> Batch, [B, T] tensors            make_batch
+    Batch -> parts that fit in memory            micro_batches, Batch.rows
+    a part -> hidden states [N, D]               response_hidden
+    Batch -> log-probs, KL, entropy [B, T]       score
 
 The response tokens of rollout b stand in row b of every [B, T] tensor, from column 0 on; `mask` is
 true there. B responses, T the length of the longest, N response tokens in all, D width.
@@ -36,14 +37,13 @@ class Batch:
     tokens: int  # and how many response tokens
     shared: bool  # compute each prompt once for all its responses
 
-    # Scoring
+    # from scoring on
     logps: Tensor = None  # [B, T], of the policy before the update
     ref_logps: Tensor = None  # [B, T]
     kl: Tensor = None  # [B, T]
     entropy: Tensor = None  # [B, T]
     forward: tuple = None  # hidden states with gradient, if the update need not compute them again
-
-    # Credit
+    # from credit on
     baseline: Tensor = None  # [B], V_0
     td: Tensor = None  # [B, T]
     advantages: Tensor = None  # [B, T]
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def response_share(self):
-        """The share of the whole batch's responses that lie here."""
+        """The share of the whole batch's responses that lie here; token_share likewise."""
         return len(self.rollouts) / self.responses
 
     @property
@@ -76,14 +76,12 @@ def make_batch(rollouts, problems, rewards, clean_rewards, samples, device, dtyp
     rollouts and rewards are in generate's order, `samples` to a problem. Whole groups are shared
     out, balanced by their tokens; process 0 gets `first_group`, which it wants to log.
     """
-    sizes = []
-    for g in range(len(problems)):
-        group = rollouts[g * samples : (g + 1) * samples]
-        sizes.append(sum(len(r.prompt_ids) + len(r.response_ids) for r in group))
+    sizes = [0] * len(problems)  # tokens of each group
+    for i, r in enumerate(rollouts):
+        sizes[i // samples] += len(r.prompt_ids) + len(r.response_ids)
     parts = partition(sizes, world_size())
     parts.sort(key=lambda groups: first_group not in groups)
     mine = [g * samples + i for g in parts[rank()] for i in range(samples)]
-
     chosen = [rollouts[i] for i in mine]
     lengths = torch.tensor([len(r.response_ids) for r in chosen])
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]  # [B, T]
@@ -106,8 +104,7 @@ def make_batch(rollouts, problems, rewards, clean_rewards, samples, device, dtyp
 def worth_sharing(rollouts):
     """Whether to compute each prompt once for its group: where that saves a quarter of all tokens.
 
-    With long responses there is little to save, and plain causal attention needs no mask. The
-    quarter is a rule of thumb.
+    With long responses there is little to save, and plain causal attention needs no mask.
     """
     prompts = sum(len(r.prompt_ids) for r in rollouts)
     distinct = sum(map(len, {tuple(r.prompt_ids) for r in rollouts}))
@@ -118,10 +115,10 @@ def worth_sharing(rollouts):
 def micro_batches(rollouts, budget, shared):
     """The numbers of the rollouts in lists that cost up to `budget` tokens each, padding included.
 
-    A rollout that exceeds the budget goes alone. Like goes with like, so that there is little
-    padding, and the longest go first, so that memory peaks early. Where prompts are shared, the
-    rollouts of a prompt stay together. With several processes, all get the same number of lists,
-    because forward and backward passes are collective calls; the last lists may be empty.
+    A rollout that exceeds the budget goes alone. Like goes with like, for little padding, and the
+    longest first, so that memory peaks early. Where prompts are shared, the rollouts of a prompt
+    stay together. With several processes all get the same number of lists, because forward and
+    backward passes are collective calls; the last lists may be empty.
     """
     number = {}  # of each distinct prompt
     prompt = [number.setdefault(tuple(r.prompt_ids), len(number)) for r in rollouts]
@@ -164,7 +161,7 @@ def response_hidden(model, rollouts, shared):
     """The hidden states that predict the response tokens, and those tokens: -> [N, D], [N].
 
     Rollout after rollout. A response token is predicted by the state before it, so a row computes
-    the last token of its prompt and its response but for the last token. No rollouts give N = 0,
+    the last token of its prompt and its response but for the last token. Without rollouts N is 0,
     but a forward pass happens, on one token that nothing depends on: other processes wait for it.
     """
     rollouts = rollouts or [NOTHING]

@@ -33,7 +33,7 @@ class SharedPrompts:
         self.owner = None
 
     def share(self, lengths, owner):
-        """From now on: response b follows the first lengths[owner[b]] tokens of prompt owner[b]."""
+        """From now on response b follows the first lengths[owner[b]] tokens of prompt owner[b]."""
         self.lengths, self.owner = lengths[owner], owner  # [B] each
 
     def start(self, B, T):
@@ -81,10 +81,9 @@ def _wide_bmm(a, b):
 class GroupCache:
     """The past of a decode step: rows that each go on with a sample, in groups that share a prompt.
 
-    With n samples of a prompt, a step reads the prompt's keys once for all n, in one product.
-
-    A sample's own keys lie in its row, a ring of T columns. All rows share one clock: at time t
-    every row writes column t mod T, and a row reads the columns since the time that it began.
+    With n samples of a prompt, a step reads the prompt's keys once for all n, in one product. A
+    sample's own keys lie in its row, a ring of T columns. All rows share one clock: at time t every
+    row writes column t mod T, and a row reads the columns since the time that it began.
 
     static: shapes are rounded up so that few of them occur, for steps that are recorded as CUDA
     graphs. Rows and columns too many are computed, and nobody looks at them.
@@ -223,11 +222,11 @@ class GroupCache:
 
 
 def plan_rows(model, samples, capacity, slots=None):
-    """How many samples to decode together: all of them, at most 512, and as many as fit.
+    """How many samples to decode together: all, at most 512, and as many rows of `capacity` tokens
+    as the memory set aside holds, on CUDA half of what is free.
 
-    That is as many rows of `capacity` tokens as the memory set aside holds: on CUDA half of what is
-    free. `slots` is the user's wish (--slots); on CUDA, torch.OutOfMemoryError says how many would
-    fit if these take more than nine tenths of what is free.
+    slots: the user's wish (--slots). On CUDA torch.OutOfMemoryError says how many would fit, if
+    these take more than nine tenths of what is free.
     """
     c, cuda = model.config, model.device.type == "cuda"
     row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes

@@ -9,7 +9,7 @@ The dense form. For N response tokens with logits z = hidden @ head_weight^T / t
 
 With V = 152k a row of logits is 0.6 MB, and a step has a million rows. So only CHUNK rows exist at
 a time, and the backward pass computes each chunk's logits again: one more matrix product instead of
-the memory. `kl_from_logits` is the dense form as code; the tests hold all of this against it.
+the memory. `kl_from_logits` is dense code; the tests hold all of this against dense code.
 
 N tokens, D width, V vocabulary, n tokens of a chunk.
 """
@@ -178,16 +178,12 @@ def score_tokens(
 
     starts = range(0, max(len(hidden), 1), CHUNK)
     columns = torch.cat([chunk(slice(i, i + CHUNK)) for i in starts], dim=1)
-    if ref_hidden is None:
-        logps, entropy = columns
-        return logps, None, None, entropy
-    return tuple(columns)
+    return tuple(columns) if ref_hidden is not None else (columns[0], None, None, columns[1])
 
 
 def reference_stats(
     hidden, head_weight, ref_hidden, ref_head_weight, targets, temperature=1.0, kl="exact", top_k=64
 ):
     """(ref_logps, kl, entropy), each [N]: score_tokens without the policy's own log-probs."""
-    return score_tokens(
-        hidden, head_weight, ref_hidden, ref_head_weight, targets, temperature, kl, top_k
-    )[1:]
+    policy, reference = (hidden, head_weight), (ref_hidden, ref_head_weight)
+    return score_tokens(*policy, *reference, targets, temperature, kl, top_k)[1:]
