@@ -2,20 +2,17 @@
 
     python eval.py --model DIR --data math500.jsonl              # one sample a problem
     python eval.py --model DIR --data aime24.jsonl --samples 32 --out aime.json
-    python eval.py --model DIR --data gsm8k_test.jsonl --temperature 0
     torchrun --nproc-per-node 8 eval.py --model DIR --data math500.jsonl
 
-avg@k is the share of right answers among k samples, averaged over the problems: an unbiased
-estimate of the accuracy of one sample. The authors report avg@1 on MATH-500 and OlympiadBench and
-avg@32 on AIME, at temperature 1 and top-p 0.7, which are the defaults here (paper, section 5).
-"+-" is one standard error over problems. With torchrun each process holds the whole model.
+avg@k is the share of right answers among k samples, averaged over the problems. The authors report
+avg@1 on MATH-500 and OlympiadBench and avg@32 on AIME, at temperature 1 and top-p 0.7 (paper,
+section 5). "+-" is one standard error over problems.
 """
 
 import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,30 +20,13 @@ import torch
 
 from lib import console, data, distributed
 from lib.checkpoint import read_config
-from lib.console import number, progress
+from lib.console import progress
 from lib.fast import choose_device
+from lib.settings import eval_args
 from lib.tokenizer import Tokenizer
 from model import load_model
 from rewards import extract_answer, load_reward
 from rollout import generate_together
-
-positive = number(int, 1)
-FLAGS = [
-    ("--model", str, None, "checkpoint folder"),
-    ("--data", [str], None, "JSONL files of problems"),
-    ("--samples", positive, 1, "samples a problem, k"),
-    ("--temperature", number(float, 0), 1.0, "0 is greedy"),
-    ("--top-p", number(float, above=0, most=1), 0.7, "nucleus"),
-    ("--max-prompt-tokens", positive, 2048, "longer prompts are cut on the left"),
-    ("--max-new-tokens", positive, 4096, "longer responses are cut"),
-    ("--prompt-template", str, None, "chat, plain, or a file with {problem} in it"),
-    ("--reward", str, "math", "math, or FILE.py:function of (response, JSONL row)"),
-    ("--seed", int, 0, "of the sampling"),
-    ("--slots", positive, None, "rows decoded together (default: as memory allows)"),
-    ("--device", str, "auto", "auto, cpu, cuda or cuda:N"),
-    ("--dtype", ("auto", "fp32", "bf16"), "auto", "auto: bf16 on cuda, fp32 on cpu"),
-    ("--out", str, None, "a JSON file for settings, table and every graded sample"),
-]
 
 
 def evaluate(model, tokenizer, problems, prompts, *, grade, samples=1, seed=0, **sampling):
@@ -122,36 +102,12 @@ def describe(row):
     )
 
 
-def parse_args(argv):
-    parser = console.make_parser("eval.py", "Accuracy of a checkpoint folder on benchmarks.")
-    console.add_flags(parser, "settings", FLAGS)
-    args = parser.parse_args(argv)
-    for flag in ("model", "data"):
-        if not getattr(args, flag):
-            parser.error(f"--{flag} is missing; wanted --model and --data")
-    return args
-
-
-def check_out(out):
-    """Whether hours of samples will find a place."""
-    if not out.name or out.is_dir():
-        raise ValueError(f"--out {out}: a folder; wanted the name of a file")
-    if not out.parent.is_dir():
-        wanted = "wanted a file in a folder that exists"
-        raise ValueError(f"--out {out}: no such folder {out.parent}; {wanted}")
-    try:
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as e:
-        wanted = "wanted a file that can be written"
-        raise ValueError(f"--out {out}: {e.strerror}; {wanted}") from None
-
-
 def set_up(args):
     """Check what can be wrong, cheapest first -> model, tokenizer, problems, prompts, grade."""
     grade = load_reward(args.reward)
     problems = data.load_problems(args.data, need_answer=args.reward == "math")
     if args.out is not None:
-        check_out(Path(args.out))
+        console.check_file("--out", args.out)
     read_config(args.model)
     tokenizer = Tokenizer.from_pretrained(args.model)
     template = data.choose_template(args.prompt_template, tokenizer, problems)
@@ -164,7 +120,7 @@ def set_up(args):
 
 def main(argv=None):
     """Set up, sample, grade, print the table."""
-    args, start = parse_args(argv), time.time()
+    args, start = eval_args(argv), time.time()
     try:
         model, tokenizer, problems, prompts, grade = set_up(args)
         table = evaluate(

@@ -14,8 +14,7 @@ q, k and v, Llama 3.x slows down the slow rotations. Parameter names are those o
 files, so that loading is strict and saving is direct; lib/checkpoint.py reads and writes the files.
 
 Mixed precision without autocast: parameters keep their own dtype (fp32 while training) and are
-cast to `model.compute_dtype` where they are used. The frozen reference holds weights that were
-cast once, which gives the same bits as casting at each use.
+cast to `model.compute_dtype` where they are used.
 
     model = load_model("path/to/checkpoint")                # fp32 on the CPU
     logits = model(tokens)                                  # [B, T] -> [B, T, V]
@@ -23,8 +22,8 @@ cast once, which gives the same bits as casting at each use.
     hidden = model.hidden(tokens, cache)                    # prefill, [B, T, D]
     cache.lengths += T                                      # then one token at a time
 
-B sequences, T tokens, D width, V vocabulary, H and Hkv heads of width Dh, S keys to look at.
-This is the plain form. lib/fast.py replaces parts of it by faster ones that compute the same.
+B sequences, T tokens, D width, V vocabulary, H and Hkv heads of width Dh, S keys to look at. This
+is the plain form; lib/fast.py swaps parts of it for faster ones that compute the same.
 """
 
 import math
@@ -37,8 +36,7 @@ from torch.nn import functional as F
 from lib.checkpoint import read_config, read_weights, write_checkpoint
 from lib.distributed import full_tensor
 
-# --------------------------------------------------------------------------------------------------
-# Positions
+# ---- Positions -----------------------------------------------------------------------------------
 
 
 def rope_frequencies(config):
@@ -64,15 +62,13 @@ def rope_frequencies(config):
 def rotate(x, cos, sin):
     """RoPE on x [B, heads, T, Dh]; cos and sin [B, 1, T, Dh/2] of each pair's angle.
 
-    The first half of a head holds the real parts, the second the imaginary parts of Dh/2 numbers,
-    and each number is multiplied by cos + i sin.
+    The halves of a head are real and imaginary parts of numbers, times cos + i sin.
     """
     re, im = x.chunk(2, dim=-1)  # [B, heads, T, Dh/2] each
     return torch.cat((re * cos - im * sin, im * cos + re * sin), dim=-1).to(x.dtype)
 
 
-# --------------------------------------------------------------------------------------------------
-# The network
+# ---- The network ---------------------------------------------------------------------------------
 
 
 class Linear(nn.Linear):
@@ -100,8 +96,8 @@ class RMSNorm(nn.Module):
 def attention(q, k, v, seen=None):
     """softmax(q k^T / sqrt(Dh)) v: q [B, H, T, Dh], k and v [B, Hkv, S, Dh] -> [B, H, T, Dh].
 
-    A query looks at the keys where seen [B, 1, T, S] is true. Without seen it looks at itself and
-    what came before it, so that padding on the right is never looked at by what counts.
+    A query looks at the keys where seen [B, 1, T, S] is true; without seen, at itself and what came
+    before it, so that what counts never looks at padding on the right.
     """
     grouped = q.size(1) != k.size(1)
     return F.scaled_dot_product_attention(
@@ -112,7 +108,9 @@ def attention(q, k, v, seen=None):
 class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.H, self.Hkv, self.Dh = c.H, c.Hkv, c.Dh
+        self.H = c.H
+        self.Hkv = c.Hkv
+        self.Dh = c.Dh
         self.q_proj = Linear(c.D, c.H * c.Dh, bias=c.qkv_bias)
         self.k_proj = Linear(c.D, c.Hkv * c.Dh, bias=c.qkv_bias)
         self.v_proj = Linear(c.D, c.Hkv * c.Dh, bias=c.qkv_bias)
@@ -224,8 +222,7 @@ class KVCache:
     """Keys and values of `rows` sequences of up to `capacity` tokens; each row has its own length.
 
     `model.hidden(tokens [B, T], cache)` writes the T tokens of row b behind its first lengths[b].
-    The caller then adds to `lengths` how many of them count: the others were padding, and what
-    comes next overwrites them. Rows beyond B are left alone.
+    The caller then adds to `lengths` how many of them count; the others are overwritten next.
     """
 
     def __init__(self, model, rows, capacity):
@@ -233,7 +230,7 @@ class KVCache:
         shape = (c.layers, rows, c.Hkv, capacity, c.Dh)
         # Zeros, not empty: a key that is not seen has weight 0, but 0 * NaN would still be NaN.
         self.k = torch.zeros(shape, dtype=model.compute_dtype, device=model.device)
-        self.v = torch.zeros(shape, dtype=model.compute_dtype, device=model.device)
+        self.v = torch.zeros_like(self.k)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.fill = 0  # lengths + T at most; on the host, so that reading it waits for nothing
 
@@ -249,7 +246,8 @@ class KVCache:
 
     def attend(self, layer, q, k, v):
         """Store k and v [B, Hkv, T, Dh], then let q [B, H, T, Dh] read all that its row holds."""
-        B, T, S = k.size(0), k.size(2), self.seen.size(3)
+        B, _, T, _ = k.shape
+        S = self.seen.size(3)
         if self.empty:  # nothing came before: plain causal attention, and no mask is needed
             self.k[layer, :B, :, :T], self.v[layer, :B, :, :T] = k, v
             return attention(q, k, v)
@@ -259,8 +257,7 @@ class KVCache:
         return attention(q, self.k[layer, :B, :, :S], self.v[layer, :B, :, :S], self.seen)
 
 
-# --------------------------------------------------------------------------------------------------
-# From a checkpoint folder and back
+# ---- From a checkpoint folder and back -----------------------------------------------------------
 
 
 def load_model(path, device="cpu", dtype=torch.float32):
@@ -286,10 +283,9 @@ def save_model(model, path):
 
 
 def frozen_copy(model, device=None):
-    """A copy of the weights as they are now, in compute_dtype and without gradients.
+    """A copy of the weights as they are now, in compute_dtype and without gradients: the reference.
 
-    It is the reference, or the weights to sample with. It shares no memory with the model, and it
-    computes the same bits: casting once is the same as casting at each use.
+    It computes the same bits as the model, since casting once is the same as casting at each use.
     """
     with torch.device("meta"):
         copy = Transformer(model.config, model.compute_dtype)

@@ -99,7 +99,7 @@ def score(response, gold):
     return float(isinstance(response, str) and is_equivalent(extract_answer(response), gold))
 
 
-# ------------------------------------------------------------------------------ reward functions
+# ---- Reward functions ----------------------------------------------------------------------------
 def load_reward(spec):
     """The flag --reward, "math" or "FILE.py:function" -> grade(response, problem) in [0, 1].
 
@@ -128,7 +128,7 @@ def load_reward(spec):
     return grade
 
 
-# ---------------------------------------------------------------------------------- command line
+# ---- Command line --------------------------------------------------------------------------------
 def explain(response, gold):
     answer, step = extract(response)
     how, notes = compare(answer, gold) if answer is not None else ("", [])

@@ -38,13 +38,11 @@ class Rollout(NamedTuple):
 
     prompt_ids: list  # ints
     response_ids: list  # ints
-    logps: list  # floats, log pi of each response token at the sampling temperature (1 where
-    #              that is 0), before top-k and top-p
+    logps: list  # floats: log pi of each token at the sampling temperature, before top-k and top-p
     finished: bool  # False: cut at max_new_tokens
 
 
-# --------------------------------------------------------------------------------------------------
-# Drawing a token
+# ---- Drawing a token -----------------------------------------------------------------------------
 
 
 def _mix(x):
@@ -94,9 +92,8 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
 
     log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy.
 
-    V numbers of noise per token would be many. So the vocabulary is cut into about sqrt(V) blocks;
-    a block is drawn by its mass, then a token within it. That is the same distribution, since
-    p(v) = p(block of v) p(v | block of v), and needs about 2 sqrt(V) numbers.
+    V numbers of noise a token would be many. So the vocabulary is cut into about sqrt(V) blocks: a
+    block is drawn by its mass, then a token in it, since p(v) = p(block of v) p(v | block of v).
     """
     A, V = logits.shape
     if temperature == 0:
@@ -118,10 +115,7 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
 
 
 def _sample_keys(prompts, samples_per_prompt, seed):
-    """Two 32-bit words for each sample, from all that it may depend on.
-
-    A prompt that stands twice goes on numbering its samples where its twin stopped.
-    """
+    """Two 32-bit words a sample. A prompt that stands twice goes on numbering its samples."""
     seen, keys = Counter(), []
     for prompt in map(tuple, prompts):
         for _ in range(samples_per_prompt):
@@ -132,15 +126,13 @@ def _sample_keys(prompts, samples_per_prompt, seed):
     return keys
 
 
-# --------------------------------------------------------------------------------------------------
-# The plain sampler
+# ---- The plain sampler ---------------------------------------------------------------------------
 
 
 def _padded(prompts, device):
     """Lists of ids -> [n, P], padded on the right, and their lengths [n]."""
     tokens = pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
-    lengths = torch.tensor([len(ids) for ids in prompts])
-    return tokens.to(device), lengths.to(device)
+    return tokens.to(device), torch.tensor([len(ids) for ids in prompts]).to(device)
 
 
 @torch.no_grad()
@@ -173,8 +165,7 @@ def generate_plain(
     return [Rollout(*fields) for fields in zip(map(list, rows), ids, logps, ended, strict=True)]
 
 
-# --------------------------------------------------------------------------------------------------
-# Continuous batching
+# ---- Continuous batching -------------------------------------------------------------------------
 
 
 class Scheduler:
@@ -322,8 +313,7 @@ def generate(
 
     temperature 0 is greedy. top_k 0 and top_p 1 are off; top_k goes first. slots: rows decoded
     together, None for as many as fit. on_progress(samples done, samples, tokens) is called at every
-    step. A sample depends on (model, prompt, seed, its number among that prompt's samples, the
-    settings above) alone. ValueError for an empty prompt, an unknown id or a bad setting.
+    step. ValueError for an empty prompt, an unknown id or a bad setting.
     """
     _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots)
     if not prompts:
@@ -332,7 +322,7 @@ def generate(
     batch = Scheduler(
         model, prompts, samples_per_prompt, max_new_tokens, settings, stop_ids, seed, slots
     )
-    # Filters wait for the device to see how many tokens they keep: such a step can't be recorded.
+    # Filters wait for the device, to see how many tokens they keep: no such step is recorded.
     recordable = temperature == 0 or (top_p == 1 and top_k == 0)
     run = record_steps(model.device) if recordable else lambda step, shapes: step()
     batch.admit(list(range(batch.rows)))
@@ -378,15 +368,13 @@ def _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_
         raise ValueError(f"top_p is {top_p}; wanted more than 0, at most 1")
 
 
-# --------------------------------------------------------------------------------------------------
-# Several processes
+# ---- Several processes ---------------------------------------------------------------------------
 
 
 def generate_together(model, prompts, *, samples_per_prompt=1, **settings):
     """`generate` by all torchrun processes: each samples its part, and all get all rollouts.
 
-    Alone it is generate. The model is whole in every process. Equal prompts stay together, because
-    generate numbers the samples of a prompt that stands twice.
+    Equal prompts stay together, because generate numbers the samples of a prompt that stands twice.
     """
     places = {}
     for i, prompt in enumerate(prompts):

@@ -59,12 +59,9 @@ import torch
 from torch.nn import functional as F
 
 from lib.distributed import all_reduce_sum
-from lib.logprobs import kl_from_logits, reference_stats, token_logps
+from lib.logprobs import kl_from_logits, reference_stats, token_logps  # noqa: F401
 
-__all__ = ["kl_from_logits", "reference_stats", "token_logps"]  # offered here as well
-
-# --------------------------------------------------------------------------------------------------
-# The implied value, and the loss that ties it to the reward
+# ---- The implied value, and the loss that ties it to the reward ----------------------------------
 
 
 def td_terms(logps, ref_logps, kl, mask, beta):
@@ -113,8 +110,7 @@ def value_loss(td, rewards, baseline, mask, kind="squared", huber_delta=1.0):
     raise ValueError(f"kind is {kind!r}; wanted squared or huber")
 
 
-# --------------------------------------------------------------------------------------------------
-# The actor
+# ---- The actor -----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -192,15 +188,13 @@ def actor_coef_of_share(share, td, rewards, baseline, mask, beta):
 
     The authors' c_A = 5e-3 is a share of 0.025 at their lengths (N / B about 1,000), and of 1 at 25
     tokens, where it destroys a policy. With no residual there is nothing to learn, and no actor.
-    All means are over the whole batch of this step, in all processes; nothing is remembered.
     """
     distance = residuals(td, rewards, baseline, mask).abs().sum()
     distance, N, B = all_reduce_sum(distance, mask.bool().sum(), len(rewards))
     return float(share * beta * (distance / B) * (N / B))
 
 
-# --------------------------------------------------------------------------------------------------
-# The advantages of methods without a value
+# ---- The advantages of methods without a value ---------------------------------------------------
 
 
 @torch.no_grad()
@@ -229,21 +223,18 @@ def rloo_advantages(rewards, group, mask):
 
 
 def reinforce_loss(logps, advantages, mask):
-    """REINFORCE: the mean over tokens of -A log pi. Its direction is that of the mean over whole
-    responses; divided by their mean length it has the scale of the other losses."""
+    """REINFORCE: the mean over tokens of -A log pi, in the direction of the mean over responses."""
     mask = mask.bool()
     advantages = torch.where(mask, advantages, 0).detach()
     loss = -advantages * torch.where(mask, logps, 0)
     return loss.sum() / mask.sum().clamp(min=1)
 
 
-# --------------------------------------------------------------------------------------------------
-# The objectives: what --algo offers. To add one, write its two functions and a line below.
-#
+# ---- The objectives: what --algo offers ----------------------------------------------------------
+# To add one, write its two functions and a line in the dict below.
 # credit(batch, **method) fills batch.advantages, and what else the loss needs, for the whole batch.
 # loss(logps, part, **method) is the loss of a micro-batch: -> (L, L_V, L_A). A mean over a part,
 # times that part's share of the responses or tokens, adds up to the mean over the whole batch.
-# Each function names the settings that it uses and leaves the others.
 
 
 def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, **_):
@@ -286,8 +277,7 @@ def rloo_credit(batch, **_):
 
 
 def clipped_loss(logps, part, *, clip, **_):
-    """PPO's surrogate alone. The mean is over all tokens of the batch, so that long and short
-    responses weigh alike per token, as Dr. GRPO asks."""
+    """PPO's surrogate alone, a mean over all tokens: long responses weigh no less per token."""
     actor = ppo_loss(logps, part.logps, part.advantages, part.mask, *clip)
     actor = part.token_share * actor
     return actor, torch.zeros_like(actor), actor

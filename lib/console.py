@@ -9,7 +9,9 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 
 def first():
@@ -49,8 +51,7 @@ def short(value, most=70):
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-# --------------------------------------------------------------------------------------------------
-# Flags
+# ---- Flags ---------------------------------------------------------------------------------------
 
 
 def make_parser(prog, description):
@@ -125,8 +126,22 @@ def number(kind, least=None, most=None, above=None, below=None):
     return parse
 
 
-# --------------------------------------------------------------------------------------------------
-# Progress
+def check_file(flag, path):
+    """ValueError unless a file of this name can be written: hours of work are to end in it."""
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise ValueError(f"{flag} {path}: a folder; wanted the name of a file")
+    if not path.parent.is_dir():
+        found = f"no such folder {path.parent}"
+        raise ValueError(f"{flag} {path}: {found}; wanted a file in a folder that exists")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as e:
+        wanted = "wanted a file that can be written"
+        raise ValueError(f"{flag} {path}: {e.strerror}; {wanted}") from None
+
+
+# ---- Progress ------------------------------------------------------------------------------------
 
 
 def progress(phase, every=10.0):

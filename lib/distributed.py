@@ -76,8 +76,7 @@ def leave(code):
     sys.exit(code)
 
 
-# --------------------------------------------------------------------------------------------------
-# Numbers
+# ---- Numbers -------------------------------------------------------------------------------------
 
 
 def all_reduce_sum(*numbers):
@@ -137,8 +136,7 @@ def partition(sizes, parts):
     return [sorted(items) for items in lists]
 
 
-# --------------------------------------------------------------------------------------------------
-# Parameters
+# ---- Parameters ----------------------------------------------------------------------------------
 
 
 def shard(model, device):
@@ -182,8 +180,7 @@ def shard_like(p, tensor):
     return distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
 
 
-# --------------------------------------------------------------------------------------------------
-# Signals
+# ---- Signals -------------------------------------------------------------------------------------
 
 
 signals = []  # the SIGINT and SIGTERM that have come in

@@ -18,8 +18,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# --------------------------------------------------------------------------------------------------
-# Products on a CPU
+# ---- Products on a CPU ---------------------------------------------------------------------------
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -40,8 +39,7 @@ def linear(x, weight, bias=None):
     return F.linear(x, weight, bias)
 
 
-# --------------------------------------------------------------------------------------------------
-# Training: keep less for the backward pass
+# ---- Training: keep less for the backward pass ---------------------------------------------------
 
 
 class _Products(torch.autograd.Function):
@@ -154,8 +152,7 @@ def keep_less(model, recompute=False):
     return model
 
 
-# --------------------------------------------------------------------------------------------------
-# Training: what lies where
+# ---- Training: what lies where -------------------------------------------------------------------
 
 
 def start_moments(optimizer):
@@ -188,8 +185,7 @@ def on_device(thing, device, offload):
         _move(thing, "cpu")
 
 
-# --------------------------------------------------------------------------------------------------
-# Sampling: weights made ready once
+# ---- Sampling: weights made ready once -----------------------------------------------------------
 
 
 def _packed_linear(module, packed, x):
@@ -276,8 +272,7 @@ def record_steps(device):
     return run
 
 
-# --------------------------------------------------------------------------------------------------
-# The machine
+# ---- The machine ---------------------------------------------------------------------------------
 
 
 def keep_freed_memory(trim=2**31 - 1, mmap=2**31 - 1):

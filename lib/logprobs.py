@@ -50,8 +50,7 @@ def wide_logits(hidden, weight, temperature=1.0):
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
-# --------------------------------------------------------------------------------------------------
-# With gradient: log-probs
+# ---- With gradient: log-probs --------------------------------------------------------------------
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -110,8 +109,7 @@ def token_logps(hidden, head_weight, targets, temperature=1.0):
     return _TokenLogps.apply(hidden, head_weight, targets, temperature)
 
 
-# --------------------------------------------------------------------------------------------------
-# Without gradient: all that a step needs to know of its tokens
+# ---- Without gradient: all that a step needs to know of its tokens -------------------------------
 
 
 def _row_dot(a, b):

@@ -17,8 +17,7 @@ import tiktoken
 
 from lib.checkpoint import check
 
-# --------------------------------------------------------------------------------------------------
-# Unicode: the library normalises by version 9 and splits by version 16
+# ---- Unicode: the library normalises by version 9 and splits by version 16 -----------------------
 
 
 def finder(pattern):
@@ -50,8 +49,7 @@ def nfc(text):
     return unicodedata.normalize("NFC", text).translate(hidden)
 
 
-# --------------------------------------------------------------------------------------------------
-# The pre-tokenizer of tokenizer.json
+# ---- The pre-tokenizer of tokenizer.json ---------------------------------------------------------
 
 
 def flatten(node, inside):

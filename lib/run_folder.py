@@ -37,8 +37,7 @@ from lib.distributed import full_tensor, rank, shard_like
 LOGS = ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl")
 
 
-# --------------------------------------------------------------------------------------------------
-# Which folder, and whose
+# ---- Which folder, and whose ---------------------------------------------------------------------
 
 
 def run_name(model):
@@ -115,8 +114,7 @@ def open_folder(out, name, resume, stack):
     return str(out)
 
 
-# --------------------------------------------------------------------------------------------------
-# Logs
+# ---- Logs ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -170,8 +168,7 @@ def keep_lines_up_to(path, step):
     return rows
 
 
-# --------------------------------------------------------------------------------------------------
-# The beginning of a run, or its going on
+# ---- The beginning of a run, or its going on -----------------------------------------------------
 
 
 def reward_digest(spec):
@@ -235,8 +232,7 @@ def _check_config(out, settings, digests, may_change):
     return date
 
 
-# --------------------------------------------------------------------------------------------------
-# Checkpoints
+# ---- Checkpoints ---------------------------------------------------------------------------------
 
 
 def checkpoints(out):
