@@ -200,9 +200,9 @@ def test_three_processes_score_and_update_with_empty_micro_batches(tmp_path, few
     """A process that has run out of rows and leaves the others waiting, or crashes on tensors of no
     rows; a second update on scores of old weights; c_A of one process's own responses alone."""
     arguments = [*MODEL, "--data", str(few / "twins.jsonl"), "--steps", "1", "--lr", "1e-3"]
-    arguments += ["--samples-per-prompt", "4", "--max-new-tokens", "30", "--updates-per-step", "2"]
-    # Four groups of four responses, each alone in its micro-batch: one process has eight of them,
-    # the others have four, and four more with nothing in them.
+    arguments += ["--samples-per-prompt", "2", "--max-new-tokens", "30", "--updates-per-step", "2"]
+    # Four groups of two responses, each alone in its micro-batch: one process has four of them,
+    # the others have two, and two more with nothing in them.
     arguments += ["--prompts-per-step", "4", "--tokens-per-microbatch", "1"]
     assert train.main([*arguments, "--out", str(tmp_path / "one")]) == 0
     in_processes(3, "train.py", *arguments, "--out", tmp_path / "three")
