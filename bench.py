@@ -75,15 +75,11 @@ CLIP = DEFAULTS.clip_low, DEFAULTS.clip_high, DEFAULTS.dual_clip
 METHOD = vars(DEFAULTS) | {"value_kind": DEFAULTS.value_loss, "huber_delta": 1.0, "clip": CLIP}
 VIMPO = vimpo.OBJECTIVES["vimpo"]
 
-# --------------------------------------------------------------------------------------------------
-# Measuring
+# ---- Measuring -----------------------------------------------------------------------------------
 
 
 def peak_memory(device):
-    """-> a function that tells the most memory in use since now, beyond what is in use now.
-
-    In MiB; None where it can't be known.
-    """
+    """-> a function that tells how many MiB more were in use since now at the most, or None."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -164,8 +160,7 @@ def card(model):
     }  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------
-# Sampling
+# ---- Sampling ------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -230,8 +225,7 @@ def bench_sampling(model, peers, prompts, stop_ids, rounds, quick):
     return figures | {"tokens_per_second": rate, "fraction_of_limit": limit}
 
 
-# --------------------------------------------------------------------------------------------------
-# One step
+# ---- One step ------------------------------------------------------------------------------------
 
 
 def learn(model, reference, optimizer, samples, rollouts):
@@ -300,8 +294,7 @@ def bench_step(model, peers, prompts, rounds, quick, facts):
     return report(title, rows, note) | {"fraction_of_peak": share}
 
 
-# --------------------------------------------------------------------------------------------------
-# Log-probs, the recurrence, scaling
+# ---- Log-probs, the recurrence, scaling ----------------------------------------------------------
 
 
 def logps_and_kl(chunked, hidden, ref_hidden, head, ref_head, targets):
@@ -328,9 +321,8 @@ def bench_logps(model, quick):
     head = torch.randn(V, D, **kind) / D**0.5
     ref_head = head + 0.01 * torch.randn_like(head)
     inputs = hidden, ref_hidden, head, ref_head, torch.randint(V, (N,), device=device)
-    contestants = {"ours": lambda: logps_and_kl(True, *inputs)}
-    contestants["dense"] = lambda: logps_and_kl(False, *inputs)
-    rows = race(contestants, 1, device)
+    ours, dense = partial(logps_and_kl, True, *inputs), partial(logps_and_kl, False, *inputs)
+    rows = race({"ours": ours, "dense": dense}, 1, device)
     pairs = zip(rows["ours"]["result"], rows["dense"]["result"], strict=True)
     worst = max(float((a - b).norm() / b.norm()) for a, b in pairs)
     title = f"log-probs with gradient, and exact KL: {N} tokens, D {D}, V {V}"
@@ -350,9 +342,8 @@ def gae_by_loops(td, mask, lam):
 
 def bench_recurrence():
     td, mask = torch.randn(64, 4096), torch.rand(64, 4096) < 0.9
-    contestants = {"ours": lambda: vimpo.gae(td, mask, 0.95)}
-    contestants["loops"] = lambda: gae_by_loops(td, mask, 0.95)
-    rows = race(contestants, 10, td.device)
+    ours, loops = partial(vimpo.gae, td, mask, 0.95), partial(gae_by_loops, td, mask, 0.95)
+    rows = race({"ours": ours, "loops": loops}, 10, td.device)
     ours, loops = rows["ours"]["result"], rows["loops"]["result"]
     note = f"difference {(ours - loops).norm() / loops.norm():.1e}"
     return report("recurrence: 64 x 4096, lambda 0.95, one token in ten masked", rows, note)
@@ -391,8 +382,7 @@ def bench_scaling(model, folder, rounds, quick):
     return figures
 
 
-# --------------------------------------------------------------------------------------------------
-# The command
+# ---- The command ---------------------------------------------------------------------------------
 
 
 def set_up(args, folder):

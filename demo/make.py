@@ -88,8 +88,7 @@ CONFIG = {
 }
 
 
-# --------------------------------------------------------------------------------------------------
-# Problems and solutions
+# ---- Problems and solutions ----------------------------------------------------------------------
 
 
 def draw_problem(rng, operations):
@@ -155,8 +154,7 @@ def draw_problems(rng, count, seen):
     return problems
 
 
-# --------------------------------------------------------------------------------------------------
-# Tokenizer: all 256 bytes, a few merges, three special tokens
+# ---- Tokenizer: all 256 bytes, a few merges, three special tokens --------------------------------
 
 
 def byte_letters():
@@ -239,8 +237,7 @@ def write_problems(file, name, problems):
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-# --------------------------------------------------------------------------------------------------
-# Training
+# ---- Training ------------------------------------------------------------------------------------
 
 
 def new_model(folder, seed):
