@@ -29,7 +29,6 @@ import signal
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -64,21 +63,21 @@ def parse_args(argv):
 class Run:
     """What the loop works with."""
 
-    args: Any
+    args: object
     out: Path  # the run folder
     problems: list
     tests: list  # problems of --eval-data
     tokenizer: Tokenizer
     template: str
-    grade: Any  # (response, problem) -> reward in [0, 1]
+    grade: object  # (response, problem) -> reward in [0, 1]
     steps: int  # the last step to take
     step: int  # the last step taken
     saved: int  # the step of the newest checkpoint
     evaluated: int  # the step of the last evaluation
     history: list  # the rows of metrics.jsonl
-    model: Any = None
-    reference: Any = None
-    optimizer: Any = None
+    model: object = None
+    reference: object = None
+    optimizer: object = None
     phase: str = "loading"
     whole: bool = True  # False while the weights are between two steps
 
@@ -113,12 +112,12 @@ def set_up(args, stack):
         found = run_folder.begin(args.out, args.resume, vars(args), digests, MAY_CHANGE)
     distributed.join(device)
     found = distributed.all_gather(found)[0]
-    tokenizer = Tokenizer.from_pretrained(args.model, datetime.fromisoformat(found["date"]))
-    steps = args.steps
-    if args.epochs or not steps:
-        steps = max(1, int((args.epochs or 1) * len(problems)) // args.prompts_per_step)
+    tokenizer.now = datetime.fromisoformat(found["date"])
+    steps = int((args.epochs or 1) * len(problems)) // args.prompts_per_step
+    if args.steps and not args.epochs:
+        steps = args.steps
     run = Run(
-        args, Path(found["out"]), problems, tests, tokenizer, template, grade, steps,
+        args, Path(found["out"]), problems, tests, tokenizer, template, grade, max(1, steps),
         found["step"], found["step"], found["evaluated"], found["history"],
     )  # fmt: skip
     load_models(run, found["checkpoint"], device, compute_dtype)
@@ -330,8 +329,9 @@ def loop(run):
         run.step += 1
         log_step(run, row, batch, (time.monotonic() - started) / 60)
         if len(run.history) >= 3 and all(row["skipped"] for row in run.history[-3:]):
-            found = f"updates of steps {run.step - 2} to {run.step} were not finite; stopped, and"
-            console.die("train.py", f"{found} the checkpoint of step {run.saved} stays", code=1)
+            kept = f", and the checkpoint of step {run.saved} stays" if run.saved else ""
+            found = f"updates of steps {run.step - 2} to {run.step} were not finite; stopped"
+            console.die("train.py", found + kept, code=1)
 
 
 ADVICE = {  # when a phase runs out of GPU memory
@@ -349,11 +349,11 @@ def give_up(phase, error, run=None):
     if isinstance(error, torch.OutOfMemoryError):
         cause = " ".join(str(error).split())[:200]
         code, reason = 1, f"out of GPU memory in {phase}: {ADVICE[phase]} ({cause})"
-    if run and run.whole and distributed.world_size() == 1 and not isinstance(error, OSError):
-        save(run)
+    if run and run.whole and distributed.world_size() == 1:
+        with contextlib.suppress(OSError):  # a full disk, which may be what brought us here
+            save(run)
     if run and run.saved:
-        again = "" if isinstance(error, ValueError) else ", and --resume goes on from it"
-        reason = f"{reason}; the checkpoint of step {run.saved} stays{again}"
+        reason = f"{reason}; the checkpoint of step {run.saved} stays, and --resume goes on from it"
     console.die("train.py", reason, code)
 
 

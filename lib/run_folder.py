@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lib.checkpoint import write_checkpoint
-from lib.console import say
+from lib.console import say, warn
 from lib.distributed import full_tensor, rank, shard_like
 
 LOGS = ("metrics.jsonl", "eval.jsonl", "rollouts.jsonl")
@@ -214,11 +214,14 @@ def _check_config(out, settings, digests, may_change):
         config = json.loads(file.read_text(encoding="utf-8"))
         before, digests_before, date = config["settings"], config["digests"], config["date"]
         changed = [name for name in settings if before.get(name) != settings[name]]
-        refused = [f"{name} has changed since the run began" for name, digest in digests.items()
-                   if digests_before.get(name) != digest]  # fmt: skip
+        stale = [name for name, digest in digests.items() if digests_before.get(name) != digest]
     except (ValueError, KeyError, TypeError, AttributeError):
         wanted = "wanted the settings that this run began with"
         raise ValueError(f"--resume: {file} is damaged; {wanted}") from None
+    # A reward file may be mended: the steps that are taken stay, and it is said.
+    refused = [f"{x} has changed since the run began" for x in stale if x != "--reward (its file)"]
+    if "--reward (its file)" in stale:
+        warn("--resume: the file of --reward has changed; from here on its new rewards count")
     harmless = []
     for name in changed:
         flag = "--" + name.replace("_", "-")

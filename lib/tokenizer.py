@@ -176,7 +176,7 @@ class Tokenizer:
         tokenizer._check_size(folder)
         tokenizer._read_stop_ids(folder)
         tokenizer._read_chat_template(folder)
-        tokenizer._now = now or datetime.datetime.now()
+        tokenizer.now = now or datetime.datetime.now()
         return tokenizer
 
     def __init__(self, spec, config):
@@ -305,7 +305,7 @@ class Tokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         env.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)  # with < > & '
-        env.globals |= {"raise_exception": refuse, "strftime_now": self._now.strftime}
+        env.globals |= {"raise_exception": refuse, "strftime_now": lambda f: self.now.strftime(f)}
         return env.from_string(self.chat_template)
 
     def chat(self, messages, add_generation_prompt=True, **variables):

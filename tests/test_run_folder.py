@@ -323,16 +323,10 @@ def change_reference(folder):
     save_file(weights, folder / "m/model.safetensors")
 
 
-def change_reward(folder):
-    reward = (folder / "r.py").read_text()
-    (folder / "r.py").write_text(reward.replace("0.5", "0.25"))
-
-
 CHANGES = [
     (change_template, ["--prompt-template", "t.txt"], "--prompt-template has changed"),
     (change_chat_template, [], "--prompt-template has changed"),
     (change_reference, [], "--model (the reference) has changed"),
-    (change_reward, ["--reward", "r.py:half"], "--reward (its file) has changed"),
 ]
 
 

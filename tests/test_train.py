@@ -325,14 +325,19 @@ def test_an_exception_in_a_reward_is_one_line_and_finished_steps_are_saved(own_r
     assert stopped.value.code == 2 and said.count("\n") == 1
     assert f"--reward {reward}: problem train-" in said and f" of {goals}: " in said
     assert f"{own_reward}/r.py:15: ZeroDivisionError: division by zero; " in said
-    # no promise of --resume, which wants the reward as it was
-    assert said.endswith("; the checkpoint of step 2 stays\n")
+    assert said.endswith("; the checkpoint of step 2 stays, and --resume goes on from it\n")
     assert [m["step"] for m in lines(own_reward / "r/metrics.jsonl")] == [1, 2]
     with pytest.raises(SystemExit):
         arguments = [*MODEL, "--data", str(goals), "--reward", reward, "--max-new-tokens", "9"]
         evaluation.main(arguments)
     said = capsys.readouterr().err
     assert said.startswith("eval.py: --reward ") and said.count("\n") == 1
+    # The file is mended: the run goes on, and it is said that the rewards are others from here on.
+    mended = (own_reward / "r.py").read_text().replace("(len(seen) != 40)", "1")
+    (own_reward / "r.py").write_text(mended)
+    run(own_reward / "r", "--steps", "3", "--reward", reward, "--resume", data=goals)
+    assert "from here on its new rewards count" in capsys.readouterr().err
+    assert [m["step"] for m in lines(own_reward / "r/metrics.jsonl")] == [1, 2, 3]
 
 
 def test_problems_in_the_form_of_math_and_as_messages_train(tmp_path):
