@@ -34,7 +34,7 @@ SETTINGS = {
         "reward": "experiments/grades.py:even",
         "max-new-tokens": 1500,
         "prompts-per-step": 4,
-        "lr": 1e-3,
+        "lr": 1e-4,
         "warmup": 2,
         "steps": 15,
         "save-every": 0,

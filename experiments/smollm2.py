@@ -32,7 +32,7 @@ from lib.tokenizer import Tokenizer
 
 FOLDER = WORK / "smollm2"
 EXAMPLES = [(23, 45), (67, 18), (50, 39), (84, 77)]
-TRAIN, TEST = 3000, 300  # problems
+TRAIN, TEST = 3000, 200  # problems
 FLAGS = {
     "model": "runs/experiments/smollm2/model",
     "data": "runs/experiments/smollm2/train.jsonl",

@@ -16,11 +16,13 @@ copied:
 
     17+8-6=        25-6;25-6;25-6;19;19;19; \\boxed{19}<|im_end|>
 
-Both models imitate a careless teacher, as the demo's does: on path-star it takes the right arm in
-RIGHT_ARM of all cases, on sums it slips as in demo/make.py in SLIPS of all steps, and it never
-slips in what is forced.
-They know how, and they err: about 0.4 of all responses are right at the start. Every problem has
-one right solution, so the first wrong token of a wrong response is the first that differs from it
+Both models imitate a teacher, as the demo's does, who takes care in a part of all decisions. The
+others on path-star go to a wrong arm, those on sums are made as the careless teacher of
+demo/make.py makes them; what is forced is always right. In the first lesson the teacher takes more
+care than in the last, so that the models know how, and err: a third of all responses are right at
+the start. (With a first lesson that is all right, path-star's model looks up every node by the goal
+and none by the node before, and can't go on from a wrong first one.) Every problem has one right
+solution, so the first wrong token of a wrong response is the first that differs from it
 (first_wrong). The same seed gives the same problems everywhere, and the same weights on the same
 kind of machine.
 """
@@ -44,12 +46,13 @@ from lib.tokenizer import Tokenizer
 from model import load_model, save_model
 from rollout import generate
 
-ARMS, LENGTH, RIGHT_ARM = 4, 6, 0.4
+ARMS, LENGTH = 4, 6
 NODES = string.ascii_lowercase.replace("o", "")  # the tokenizer would join "bo"
-COPIES, SLIPS = 6, 0.7
+COPIES = 6
 TRAIN, TEST = 4000, 512  # problems
-# Steps with a teacher who makes no slips, then with the careless one; responses a step.
-LESSONS = {"star": (1500, 300, 128), "filler": (400, 250, 64)}
+# Of each lesson: steps, and the part of decisions in which the teacher takes care.
+LESSONS = {"star": [(1500, 0.7), (300, 0.4)], "filler": [(400, 1), (250, 0.3)]}
+BATCH = {"star": 128, "filler": 64}
 PEAK_LR, WARMUP = 3e-3, 50
 
 
@@ -69,10 +72,10 @@ def star_problem(star):
     return ",".join(arms) + f":{arms[asked][-1]}"
 
 
-def star_response(star, rng=None):
-    """The arm that is asked for; with rng, as a careless teacher finds it."""
+def star_response(star, rng=None, care=1):
+    """The arm that is asked for; with care below 1, as the teacher finds it."""
     arms, asked = star
-    if rng and rng.random() > RIGHT_ARM:
+    if care < 1 and rng.random() >= care:
         asked = rng.choice([i for i in range(ARMS) if i != asked])
     return arms[asked]
 
@@ -131,17 +134,17 @@ def first_wrong(response_ids, solution_ids):
 
 
 def teachers(task, copies):
-    """-> draw(rng), problem(x), response(x, rng): a right one where rng is None."""
+    """-> draw(rng), problem(x), response(x, rng, care): the right one where care is 1."""
     if task == "star":
         return draw_star, star_problem, star_response
 
-    def response(x, rng=None):
-        if rng is None:
+    def response(x, rng=None, care=1):
+        if care == 1:
             return sum_response(*x, copies)
         slip = careless(rng)
 
         def seldom(total, d):
-            return slip(total, d) if rng.random() < SLIPS else total + d
+            return slip(total, d) if rng.random() < 1 - care else total + d
 
         return sum_response(*x, copies, seldom)
 
@@ -169,18 +172,17 @@ def write_problems(file, name, instances, problem, response):
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def imitate(model, tokenizer, rng, lessons, held_out, teacher):
+def imitate(model, tokenizer, rng, lessons, size, held_out, teacher):
     """Supervised training on the teacher's responses, with a learning rate that falls to 0."""
     draw, problem, response = teacher
-    right_steps, careless_steps, size = lessons
-    steps, started = right_steps + careless_steps, time.time()
+    plan = [care for steps, care in lessons for _ in range(steps)]
+    steps, started = len(plan), time.time()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    for step in range(1, steps + 1):
+    for step, care in enumerate(plan, start=1):
         tokens, targets = [], []
         for x in draw_problems(rng, size, set(held_out), draw, problem):
             prompt = tokenizer.encode(problem(x))
-            text = response(x, rng if step > right_steps else None)
-            ids = tokenizer.encode(text) + tokenizer.eos_ids
+            ids = tokenizer.encode(response(x, rng, care)) + tokenizer.eos_ids
             tokens.append(torch.tensor(prompt + ids))
             targets.append(torch.tensor([NO_LOSS] * len(prompt) + ids))
         tokens, targets = pad_sequence(tokens, True), pad_sequence(targets, True, NO_LOSS)
@@ -240,7 +242,7 @@ def main():
     else:  # the demo's model can do sums already
         model = keep_less(load_model(ROOT / "demo" / "model"))
         model.folder = out / "model"
-    imitate(model, tokenizer, rng, LESSONS[args.task], held_out, teacher)
+    imitate(model, tokenizer, rng, LESSONS[args.task], BATCH[args.task], held_out, teacher)
     save_model(model, out / "model")
     report(model, tokenizer, test, teacher)
 
