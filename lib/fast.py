@@ -135,9 +135,9 @@ def _lean_mlp(mlp, norm, x, recompute):
     return products(norm_and_gate, inputs, [mlp.down_proj])[0]
 
 
-def _lean_layer(layer, recompute, x, cos, sin, cache, i):
-    x = x + _lean_attention(layer.self_attn, layer.input_layernorm, x, cos, sin, cache, i)
-    return x + _lean_mlp(layer.mlp, layer.post_attention_layernorm, x, recompute)
+def _lean_layer(norm, attn, mlp_norm, mlp, recompute, x, cos, sin, cache, i):
+    x = x + _lean_attention(attn, norm, x, cos, sin, cache, i)
+    return x + _lean_mlp(mlp, mlp_norm, x, recompute)
 
 
 def keep_less(model, recompute=False):
@@ -148,7 +148,10 @@ def keep_less(model, recompute=False):
     Returns the model.
     """
     for layer in model.model.layers:
-        layer.forward = functools.partial(_lean_layer, layer, recompute)
+        # The layer's parts, not the layer: a module that holds itself is freed late.
+        norm, mlp_norm = layer.input_layernorm, layer.post_attention_layernorm
+        parts = norm, layer.self_attn, mlp_norm, layer.mlp
+        layer.forward = functools.partial(_lean_layer, *parts, recompute)
     return model
 
 
@@ -188,20 +191,20 @@ def on_device(thing, device, offload):
 # ---- Sampling: weights made ready once -----------------------------------------------------------
 
 
-def _packed_linear(module, packed, x):
-    return _onednn(x, packed, module.bias)
+def _packed_linear(packed, bias, x):
+    return _onednn(x, packed, bias)
 
 
-def _packed_mlp(mlp, gate, up, x):
+def _packed_mlp(gate, gate_bias, up, up_bias, down_proj, x):
     """silu rides along with the gate's product, and the product of the two with up's."""
-    gated = _onednn(x, gate, mlp.gate_proj.bias, "swish")
+    gated = _onednn(x, gate, gate_bias, "swish")
     binary = torch.ops.mkldnn._linear_pointwise.binary
-    return mlp.down_proj(binary(x, gated, up, mlp.up_proj.bias, "mul"))
+    return down_proj(binary(x, gated, up, up_bias, "mul"))
 
 
-def _pack(module):
+def _pack(weight):
     """The weight once more, in the blocked order that oneDNN wants for small products."""
-    return torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), 64)
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 64)
 
 
 def _wide_head(head_weight, hidden):
@@ -230,13 +233,12 @@ def sampling_copy(model):
         for layer in copy.model.layers:
             attn, mlp = layer.self_attn, layer.mlp
             for module in (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.down_proj):
-                module.forward = functools.partial(_packed_linear, module, _pack(module))
-            mlp.forward = functools.partial(
-                _packed_mlp, mlp, _pack(mlp.gate_proj), _pack(mlp.up_proj)
-            )
-        head = torch.nn.Linear(1, 1, bias=False, device="meta")
-        head.weight = torch.nn.Parameter(copy.head_weight, requires_grad=False)
-        copy.head = functools.partial(_packed_linear, head, _pack(head))
+                packed = _pack(module.weight)
+                module.forward = functools.partial(_packed_linear, packed, module.bias)
+            gate, up = mlp.gate_proj, mlp.up_proj
+            packed = _pack(gate.weight), gate.bias, _pack(up.weight), up.bias
+            mlp.forward = functools.partial(_packed_mlp, *packed, mlp.down_proj)
+        copy.head = functools.partial(_packed_linear, _pack(copy.head_weight), None)
     return copy
 
 

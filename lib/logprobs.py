@@ -165,11 +165,14 @@ def score_tokens(
     def chunk(rows):  # a function, so that its [n, V] tensors are gone before the next chunk
         t = targets[rows, None]  # [n, 1]
         log_p = _log_softmax(hidden[rows], weight, temperature)  # [n, V]
-        logps, p = log_p.gather(1, t)[:, 0], log_p.exp()  # [n], [n, V]
+        logps = log_p.gather(1, t)[:, 0]  # [n]
+        # The reference goes first: while its softmax needs space, p does not exist yet.
+        if ref_hidden is not None:
+            log_ref = _log_softmax(ref_hidden[rows], ref_weight, temperature)  # [n, V]
+        p = log_p.exp()  # [n, V]
         entropy = -_row_dot(p, log_p)
         if ref_hidden is None:
             return torch.stack((logps, entropy))
-        log_ref = _log_softmax(ref_hidden[rows], ref_weight, temperature)  # [n, V]
         ref_logps = log_ref.gather(1, t)[:, 0]
         value = _kl(log_p, p, log_ref, logps - ref_logps, kl, top_k)
         return torch.stack((logps, ref_logps, value, entropy))

@@ -4,6 +4,8 @@
 """
 
 import contextlib
+import gc
+import weakref
 
 import pytest
 import torch
@@ -196,6 +198,20 @@ def test_the_sampling_copy_computes_what_the_model_does_and_leaves_it_alone(name
     now = {name for name, module in model.named_modules() if "forward" in vars(module)}
     assert now == swapped and "head" not in vars(model)
     assert torch.equal(model(tokens), logits)
+
+
+@pytest.mark.parametrize("swap", [fast.sampling_copy, keep_less])
+def test_swapped_layers_are_freed_as_soon_as_nobody_holds_them(swap):
+    """A forward that holds its own module: packed weights stay in memory until the collector of
+    cycles comes, half a gigabyte a step for a model of 135M parameters."""
+    gc.disable()
+    try:
+        copy = swap(load_model(GOLDEN / "qwen2"))
+        held = weakref.ref(copy.model.layers[0].mlp), weakref.ref(copy)
+        del copy
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("dtype", [F64, BF16], ids=str)
