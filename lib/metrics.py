@@ -1,10 +1,11 @@
 """What a step reports: the numbers of metrics.jsonl, the rows of rollouts.jsonl, and warnings.
 
     batch_metrics     means over the whole batch, in all processes
-    rollout_rows      some responses, with the credit of each token
+    rollout_rows      some responses, with the credit of each token; rollout_row is one of them
     warn_if_stuck     says loudly when the numbers mean that nothing can be learned
 """
 
+import math
 import statistics
 
 from lib.console import warn
@@ -67,23 +68,44 @@ def rollout_rows(step, batch, values, tokenizer, samples):
     shown = [i for i in group if rewards[i] == best][:2]
     shown += [i for i in group if rewards[i] < best][:2]
     for i in shown:
-        r, problem = batch.rollouts[i], batch.problems[i]
-        T = len(r.response_ids)
-        curve = None if values is None else values[i, : T + 1].tolist()
-        yield {
-            "step": step,
-            "id": problem["id"],
-            "answer": problem["answer"],
-            "prompt": tokenizer.decode(r.prompt_ids),
-            "tokens": [tokenizer.decode([t]) for t in r.response_ids],
-            "response": tokenizer.decode(r.response_ids),
-            "finished": r.finished,
-            "reward": rewards[i],
-            "reward_clean": float(batch.clean_rewards[i]),
-            "baseline": None if batch.baseline is None else float(batch.baseline[i]),
-            "values": curve and [round(x, 6) for x in curve],
-            "advantages": [round(x, 5) for x in batch.advantages[i, :T].tolist()],
-        }
+        yield rollout_row(step, batch, i, values, tokenizer, samples)
+
+
+def rollout_row(step, batch, i, values, tokenizer, samples):
+    """Response i of the batch: a line of rollouts.jsonl. Lists have one number a token.
+
+    Numbers that were not measured are null: without a reference there is no log-ratio.
+    """
+    r, problem = batch.rollouts[i], batch.problems[i]
+    T, reward = len(r.response_ids), float(batch.rewards[i])
+    group = batch.rewards[i - i % samples :][:samples].double()
+    std = float(group.std()) if samples > 1 else 0.0
+    log_ratio = None if batch.ref_logps is None else batch.logps - batch.ref_logps
+    curve = None if values is None else _numbers(values[i, : T + 1], 6)
+    tokens = {"td": batch.td, "log_ratio": log_ratio, "kl": batch.kl, "entropy": batch.entropy}
+    return {
+        "step": step,
+        "id": problem["id"],
+        "sample": i % samples,
+        "answer": problem["answer"],
+        "prompt": tokenizer.decode(r.prompt_ids),
+        "prompt_ids": r.prompt_ids,
+        "tokens": tokenizer.pieces(r.response_ids),
+        "response_ids": r.response_ids,
+        "response": tokenizer.decode(r.response_ids),
+        "finished": r.finished,
+        "reward": reward,
+        "reward_clean": float(batch.clean_rewards[i]),
+        "baseline": None if batch.baseline is None else float(batch.baseline[i]),
+        "grpo": (reward - float(group.mean())) / (std + 1e-6),  # what GRPO gives to each token
+        "values": curve,
+        "advantages": _numbers(batch.advantages[i, :T], 5),
+    } | {name: None if x is None else _numbers(x[i, :T], 8) for name, x in tokens.items()}
+
+
+def _numbers(x, digits):
+    """A row of a tensor -> rounded floats, null where it is not finite: JSON has no NaN."""
+    return [round(v, digits) if math.isfinite(v) else None for v in x.tolist()]
 
 
 def step_line(row, steps, minutes):

@@ -18,6 +18,7 @@ refused with one line that says why; so are SentencePiece tokenizers, such as Ll
     pytest tests/test_tokenizer.py
 """
 
+import codecs
 import datetime
 import functools
 import itertools
@@ -293,6 +294,15 @@ class Tokenizer:
         """The text of some ids. U+FFFD stands for bytes that are not UTF-8 and for unknown ids."""
         kept = [id_ for id_ in ids if not (skip_special and id_ in self._special)]
         return b"".join(self._bytes.get(id_, b"\xff") for id_ in kept).decode("utf-8", "replace")
+
+    def pieces(self, ids):
+        """The text of each id; joined, they are decode(ids).
+
+        A character whose bytes are in several tokens stands at the last of them.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        texts = [decoder.decode(self._bytes.get(id_, b"\xff")) for id_ in ids]
+        return [*texts[:-1], texts[-1] + decoder.decode(b"", final=True)] if ids else []
 
     @functools.cached_property
     def _compiled(self):

@@ -9,6 +9,7 @@ from conftest import near
 from lib import metrics
 from lib.batch import make_batch
 from rollout import Rollout
+from vimpo import grpo_advantages
 
 F64 = torch.float64
 PROBLEMS = [{"id": f"p{i}", "answer": str(i)} for i in range(2)]
@@ -19,6 +20,9 @@ class Bytes:
 
     def decode(self, ids):
         return "".join(chr(ord("a") + i) for i in ids)
+
+    def pieces(self, ids):
+        return [chr(ord("a") + i) for i in ids]
 
 
 def small_batch(rewards=(1.0, 0.0, 0.5, 0.5), noisy=None):
@@ -95,6 +99,24 @@ def test_logged_rollouts_are_right_and_wrong_ones_with_the_credit_of_each_token(
         assert row["finished"] == (i > 0)
     plain = next(metrics.rollout_rows(9, batch, None, Bytes(), 6))
     assert plain["values"] is None and plain["advantages"]
+    assert plain["td"] is plain["log_ratio"] is plain["kl"] is plain["entropy"] is None
+
+
+def test_logged_rollouts_hold_what_the_report_colours_tokens_by():
+    """A log-ratio of the sampler and not of the reference; GRPO's credit by another std than
+    training's; NaN, which is no JSON."""
+    batch = small_batch(rewards=(1.0, 0.0, 0.25, 0.75))
+    batch.ref_logps, batch.td = batch.logps - 0.5, 3.0 * batch.mask
+    batch.advantages = torch.full_like(batch.logps, torch.nan)
+    row = metrics.rollout_row(4, batch, 1, None, Bytes(), 2)
+    assert row["log_ratio"] == [0.5] * 3 and row["kl"] == [0.125] * 3 and row["td"] == [3.0] * 3
+    assert row["entropy"] == [0.25] * 3 and row["advantages"] == [None] * 3
+    assert row["response_ids"] == [0, 1, 2] and row["prompt_ids"] == [7, 0] and row["sample"] == 1
+    mask = batch.mask.double()
+    for i in range(4):
+        wanted = grpo_advantages(batch.rewards, batch.group, mask)[i, 0]
+        found = metrics.rollout_row(4, batch, i, None, Bytes(), 2)["grpo"]
+        assert found == pytest.approx(float(wanted), abs=1e-12)
 
 
 def test_the_line_of_a_step_leaves_out_what_was_not_measured():

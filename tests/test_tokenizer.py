@@ -435,6 +435,17 @@ def test_decoding_replaces_broken_bytes_and_unknown_ids(folders):
     assert mine.decode([0x41, mine.vocab_size, 0x42]) == "A\ufffdB"
 
 
+def test_pieces_keep_characters_of_several_tokens(folders):
+    """U+FFFD in the report where a character lies in several tokens; a cut one that is lost."""
+    mine, r = Tokenizer.from_pretrained(folders["gpt2"]), random.Random(0)
+    euro = [*"a\u20acb".encode()]
+    assert mine.pieces(euro) == ["a", "", "", "\u20ac", "b"]
+    assert mine.pieces(euro[:3]) == ["a", "", "\ufffd"] and mine.pieces([]) == []
+    for _ in range(200):
+        ids = [r.choice([*range(256), 0xE2, 0x82, 0xAC, 0xF0]) for _ in range(12)]
+        assert "".join(mine.pieces(ids)) == mine.decode(ids)
+
+
 @pytest.mark.parametrize("form", ["smollm2", "qwen2"])
 def test_decoding_of_random_ids_is_the_librarys(form, folders):
     """Another way to replace broken UTF-8, or special tokens skipped differently."""
