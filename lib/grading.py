@@ -1,8 +1,5 @@
 """Around the verifier: a reward function from a user's own file, and how often a grader is right.
 
-    load_function("FILE.py:function") -> the function, for --reward
-    agreement(path, score)            prints how `score` agrees with a file of graded pairs
-
 A graded pair is a line {"gold": text, "response": text, "expected": true or false, "kind": text}.
 A kind that ends in "-debatable" is a convention, and is counted apart.
 """
@@ -14,12 +11,13 @@ import time
 import traceback
 from pathlib import Path
 
+FORM = {"gold": str, "response": str, "expected": bool, "kind": str}
+
 
 def load_function(spec):
-    """ "FILE.py:function" -> (the function, the path of its file).
+    """ "FILE.py:function" -> (the function, the path of its file). ValueError in one line.
 
-    The file is run as a script is: it may import what lies beside it. ValueError in one line where
-    there is no such file or function, or the file raises.
+    The file is run as a script is: it may import what lies beside it.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file).resolve()
@@ -57,12 +55,8 @@ def one_line(value):
     return " ".join(str(value).split())[:200]
 
 
-FORM = {"gold": str, "response": str, "expected": bool, "kind": str}
-
-
 def read_pairs(path):
-    """-> [gold, response, expected, kind] of each line. ValueError: file, line, what is wrong."""
-    pairs = []
+    """Yields gold, response, expected, kind of each line. ValueError: file, line, what is wrong."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -72,16 +66,12 @@ def read_pairs(path):
                 good = False
             if not good:
                 wanted = '{"gold": text, "response": text, "expected": true or false}'
-                found = repr(line.strip()[:60])
-                raise ValueError(f"{path}:{number}: found {found}, wanted {wanted}")
-            pairs.append([pair[key] for key in FORM])
-    if not pairs:
-        raise ValueError(f"{path}: no pairs in it")
-    return pairs
+                raise ValueError(f"{path}:{number}: found {line.strip()[:60]!r}, wanted {wanted}")
+            yield [pair[key] for key in FORM]
 
 
 def agreement(path, score):
-    """Prints agreement by kind, false accepts and false rejects apart, and times."""
+    """Prints how score(response, gold) agrees with a file of graded pairs, by kind, and times."""
     table, times = {"undisputed": [0, 0, 0], "debatable": [0, 0, 0]}, []
     for gold, response, expected, kind in read_pairs(path):
         start = time.perf_counter()
@@ -90,9 +80,10 @@ def agreement(path, score):
         column = 0 if accepted == expected else 1 if accepted else 2
         for row in ("debatable" if kind.endswith("-debatable") else "undisputed", kind):
             table.setdefault(row, [0, 0, 0])[column] += 1
+    if not times:
+        raise ValueError(f"{path}: no pairs in it")
     print(f"{'kind':40}  pairs  agree  false accepts  false rejects")
-    for kind, (right, accepts, rejects) in table.items():
-        pairs = right + accepts + rejects
-        print(f"{kind:40}  {pairs:5}  {right:5}  {accepts:13}  {rejects:13}")
+    for kind, row in table.items():
+        print(f"{kind:40}  {sum(row):5}  {row[0]:5}  {row[1]:13}  {row[2]:13}")
     median = sorted(times)[len(times) // 2]
     print(f"time per pair: median {median:.2f} ms, longest {max(times):.2f} ms")

@@ -20,17 +20,16 @@ import math
 import re
 from fractions import Fraction
 
-from lib.spelling import CURRENCIES, FUNCTIONS, GREEK, UNITS, tokens_of, unit_of, want
+from lib.spelling import CURRENCIES, FUNCTIONS, GREEK, SCALING, UNITS, table, tokens_of, want
 
 MAX_DEPTH = 24  # nested brackets, arguments and exponents
 MAX_SUM = 20_000  # characters it would take to print the sums of an answer term by term
 MAX_WORDS = 8  # after a value: more words are a sentence and no unit
 
-# ---------------------------------------------------------------------------------------- grammar
+# ---- Grammar -------------------------------------------------------------------------------------
 COUNTING = {"fact": math.factorial, "binom": math.comb, "gcd": math.gcd, "lcm": math.lcm}
 COUNTING |= {"max": max, "min": min}
-RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", "!=": "!="}
-RELATIONS |= {r"\in": "in", r"\approx": "~"}
+RELATIONS = table(r"=,<,>,<= \le,>= \ge,!= \ne,in \in,~ \approx")
 CHAINS = (  # separators and operators by precedence, loosest first
     ("list", {",": ",", ";": ",", r"\and": "and", r"\or": "or"}),
     ("ratio", {":": ":"}),
@@ -41,40 +40,34 @@ OPERATORS = {token for _, chain in CHAINS for token in chain}
 MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
 POSTFIX = {"^", "!", "_", *MARKS}
 ROUNDING = {"||": "abs", r"\lfloor\rfloor": "floor", r"\lceil\rceil": "ceil"}
-CLOSING = {"(": ")][", "[": "])[", "]": "][)", "{": "}", r"\{": [r"\}"]}
-CLOSING |= {rf"\l{name}": [rf"\r{name}"] for name in ("angle", "floor", "ceil")}
+CLOSING = {"(": ")][", "[": "])[", "]": "][)", "{": "}", "|": "|", r"\{": [r"\}"]}
+CLOSING |= {r"\langle": [r"\rangle"], r"\lfloor": [r"\rfloor"], r"\lceil": [r"\rceil"]}
 ENDS = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle"}
-TUPLES = {r"\langle\rangle": "()", "]]": "(]", "[[": "[)"}
-TUPLES |= dict.fromkeys(("][", "])", "(["), "()")  # ]1, 2[ is (1, 2)
+TUPLES = {r"\langle\rangle": "()", "][": "()", "])": "()", "([": "()", "]]": "(]", "[[": "[)"}
 ONE = ("num", Fraction(1))
 MINUS_ONE = ("num", Fraction(-1))
-HALF = ("num", Fraction(1, 2))
 REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
 NAMES = [*GREEK, "varepsilon", "varphi", "vartheta", "ell", "max", "min"]
 KNOWN = {name: ("sym", name) for name in NAMES}
 KNOWN |= {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
 # ± takes its two values everywhere at once, and ∓ the other one
-SIGN_TOKENS = {"+": [], "-": [MINUS_ONE]}
-SIGN_TOKENS |= {r"\pm": [("sym", "±")], r"\mp": [("sym", "∓")]}
+SIGN_TOKENS = {"+": [], "-": [MINUS_ONE], r"\pm": [("sym", "±")], r"\mp": [("sym", "∓")]}
 STOPS = {"", *"*/&^_!", r"\\", r"\over", r"\choose", *ENDS, *OPERATORS, *SIGN_TOKENS, *MARKS}
 NEGATIONS = {r"\not", r"\neg", r"\lnot", r"\cancel", r"\sout"}
-MATRIX = re.compile(r"begin ?\{(?:[pb]?matrix|smallmatrix|array|cases|aligned)\}")
+MATRIX = re.compile(r"begin ?\{(?:[pb]?matrix|smallmatrix|array|(cases|aligned))\}")
 FIGURES = ".0123456789"
 NAME_MARKS = re.compile(r'["\\{}]')
 
 
 def product(*factors):
     """A product, flattened; signs go into numbers and infinity, numbers into a matrix."""
-    flat = []
-    for factor in factors:
-        flat += factor[1:] if factor[0] == "mul" else [factor]
+    flat = [x for factor in factors for x in (factor[1:] if factor[0] == "mul" else [factor])]
     sign, (kind, *rest) = flat[0], flat[-1]
     if sign == MINUS_ONE and len(flat) == 2 and kind in ("num", "inf"):
         return (kind, -rest[0])
-    scale = [factor for factor in flat if factor[0] != "mat"]
-    matrices = [factor for factor in flat if factor[0] == "mat"]
-    if scale and len(matrices) == 1:
-        _, items, columns = matrices[0]
+    scale = [x for x in flat if x[0] != "mat"]
+    if scale and len(scale) == len(flat) - 1:
+        _, items, columns = next(x for x in flat if x[0] == "mat")
         return ("mat", tuple(product(*scale, x) for x in items), columns)
     return ("mul", *flat) if len(flat) > 1 else flat[0]
 
@@ -89,72 +82,53 @@ def divided(a, b):
     return product(a, ("pow", b, MINUS_ONE))
 
 
-def transposed(node):
-    kind, items, columns = node
-    if kind == "seq":  # a tuple may be written as a row
-        return node
-    rows = (items[n::columns] for n in range(columns))
-    return ("mat", tuple(x for row in rows for x in row), len(items) // columns)
-
-
 def substitute(node, name, value):
     """`value` for each symbol `name`; also for i, which may count the terms of a sum."""
     if node[1:] == (name,) and node[0] in ("sym", "const"):
         return value
-    parts = [substitute(x, name, value) if isinstance(x, tuple) else x for x in node]
-    return tuple(parts)
+    return tuple(substitute(x, name, value) if isinstance(x, tuple) else x for x in node)
 
 
-# ------------------------------------------------------------------------------------------ parse
+# ---- Parse ---------------------------------------------------------------------------------------
 def parse(text):
     """Spelled text -> (expression, units in it)."""
     tokens = tokens_of(text)
     try:
-        return parse_tokens(tokens)
-    except ValueError:
-        if "=" not in tokens:
+        return Parser(tokens).parse()
+    except ValueError:  # P(A \cup B) = 1/2: what is not understood may name what is right of it
+        cut = last_equality(tokens)
+        if not cut:
             raise
-        left, right = last_equality(tokens)
-    # P(A \cup B) = 1/2: whatever the left side is, it is no number, and the right is its value
-    node, units = parse_tokens(right)
-    name = ("text", " ".join(left))
-    return ("rel", (name, node), ("=",)), units
-
-
-def parse_tokens(tokens):
-    parser = Parser(tokens)
-    node = parser.chain()
-    parser.need("")
-    return node, parser.units
+    node, units = Parser(tokens[cut + 1 :]).parse()
+    return ("rel", (("text", " ".join(tokens[:cut])), node), ("=",)), units
 
 
 def last_equality(tokens):
-    """-> the tokens before and after the last equality sign; no other operator beside it."""
+    """The place of the last equality sign after words or letters, or 0; no other operator."""
     depth = cut = 0
     for n, token in enumerate(tokens):
-        depth += (token in CLOSING and token != "]") - (token in ENDS)
+        depth += (token in CLOSING and token not in "]|") - (token in ENDS)
         if depth <= 0 and token in OPERATORS:
-            want(token == "=", "not understood")
             cut = n
-    left = tokens[:cut]
-    named = any(token[0].isalpha() or token[0] == '"' for token in left)
-    want(named and not NEGATIONS & set(left), "not understood")
-    return left, tokens[cut + 1 :]
+            if token != "=":
+                return 0
+    named = any(token[0].isalpha() or token[0] == '"' for token in tokens[:cut])
+    return cut if named and not NEGATIONS & set(tokens[:cut]) else 0
 
 
 class Parser:
-    """Recursive descent over the tokens of one answer.
-
-    All nesting passes through atom(), which counts its depth; chains are collected flat.
-    """
+    """Recursive descent; all nesting passes through atom(), chains are collected flat."""
 
     def __init__(self, tokens):
-        self.tokens = [*tokens, "", "", "", ""]
-        self.at = 0
-        self.depth = 0
-        self.room = MAX_SUM
+        self.tokens, self.at = [*tokens, "", "", "", ""], 0
+        self.depth, self.room = 0, MAX_SUM
         self.bars = False  # does an open | wait for its end?
         self.units = set()
+
+    def parse(self):
+        node = self.chain()
+        self.need("")
+        return node, self.units
 
     @property
     def next(self):
@@ -162,17 +136,14 @@ class Parser:
 
     def take(self, wanted):
         """The next token if it is among `wanted`, else None."""
-        token = self.tokens[self.at]
-        if token not in wanted:
-            return None
-        self.at += 1
-        return token
+        found = self.next in wanted
+        self.at += found
+        return self.tokens[self.at - 1] if found else None
 
     def need(self, *wanted):
         wish, found = " or ".join(wanted) or "the end", self.next[:20] or "the end"
         want(self.next in wanted, f"{wish} expected, found {found}")
-        self.at += 1
-        return self.tokens[self.at - 1]
+        return self.take(wanted)
 
     def chain(self, level=0):
         """x, or (kind, (x, y, ...), operators between them) with looser chains outside."""
@@ -188,8 +159,8 @@ class Parser:
         return (kind, tuple(sides), tuple(found)) if found else sides[0]
 
     def sum(self):
-        terms = []
-        while not terms or self.next in SIGN_TOKENS:
+        terms = [product(*self.signs(), self.product())]
+        while self.next in SIGN_TOKENS:
             terms.append(product(*self.signs(), self.product()))
         node = ("add", *terms) if len(terms) > 1 else terms[0]
         if operator := self.take((r"\over", r"\choose")):  # {a + 1 \over b}
@@ -213,24 +184,22 @@ class Parser:
                 break
             before = self.tokens[self.at - 1]
             signs = self.signs() if operator else []
-            first, after = self.tokens[self.at : self.at + 2]
-            start = self.at
-            factor = self.power()
-            if factor[0] == "seq" and factors[-1][0] == "sym" and not operator:
+            start, (first, after) = self.at, self.tokens[self.at : self.at + 2]
+            factor, left = self.power(), factors[-1]
+            if factor[0] == "seq" and left[0] == "sym" and not operator:
                 # C(10, 2) is a binomial, d(A, B) a name
-                _, name = factors.pop()
-                called = ("sym", name + "".join(self.tokens[start : self.at]))
-                choose = name == "C" and len(factor[1]) == 2
-                factors.append(("fn", "binom", *factor[1]) if choose else called)
+                choose = left[1] == "C" and len(factor[1]) == 2
+                called = ("sym", left[1] + "".join(self.tokens[start : self.at]))
+                factors[-1] = ("fn", "binom", *factor[1]) if choose else called
                 continue
-            want("text" not in (factor[0], factors[-1][0]), "words beside a value")
+            want("text" not in (factor[0], left[0]), "words beside a value")
             if not operator:
                 want(not slashed, "a/bc: what is divided by what?")
-                apart = factors[-1][0] == "pow" or before in (")", "!") or after == "^"  # n2^n
-                apart &= factors[-1][0] != "num" or before in (")", "!")
+                closed = before in (")", "!")
+                apart = closed or (left[0] != "num" and (left[0] == "pow" or after == "^"))  # n2^n
                 want(apart or first[0] not in FIGURES, "two numbers side by side")
             if operator == "/":
-                slashed |= not factor[0] == factors[-1][0] == "num"
+                slashed |= not factor[0] == left[0] == "num"
                 factor = ("pow", factor, MINUS_ONE)
             factors += [*signs, factor]
         return product(*factors)
@@ -244,55 +213,55 @@ class Parser:
 
     def unit(self):
         r"""Reads and notes a unit: \$, cm^2, square miles per hour, eggs. Was there one?"""
-        start, nouns = self.at, []
-        parts = ["/"] if self.tokens[start - 1] == "/" else []
+        nouns, parts = [], {"/"} & {self.tokens[self.at - 1]}
         while True:
             token, after = self.tokens[self.at : self.at + 2]
-            if token == "^" and self.at > start:
+            if token == r"\$" or token[:1] == '"':
+                noun = token[1:].lower()
+                letter = len(noun) == 1 and noun.isascii()
+                want(noun in UNITS or not (letter or SCALING & set(noun)), f"{noun!r} is no unit")
+                parts.update(UNITS.get(noun, "").replace("/", " / ").split())
+                nouns.append(noun)
                 self.at += 1
+            elif nouns and token in ("/", "*") and after[:1] == '"':
+                parts |= {token} - {"*"}
+                self.at += 1
+            elif nouns and self.take(("^",)):
                 kind, exponent = self.argument()[:2]
                 want(kind == "num", "a power of a unit")
-                parts += ["/"] * (exponent < 0) + [f"^{abs(exponent)}"] * (abs(exponent) != 1)
-                continue
-            if token == r"\$":
-                parts.append("usd")
-            elif token[:1] == '"':
-                nouns.append(token[1:].lower())
-                parts += unit_of(nouns[-1])
-            elif token in ("/", "*") and self.at > start and after[:1] == '"':
-                parts += ["/"] if token == "/" else []
+                parts |= {f"^{abs(exponent)}", "/" if exponent < 0 else "^1"} - {"^1"}
             else:
                 break
-            self.at += 1
-        want(len(nouns) <= MAX_WORDS, "a sentence")
-        want(not nouns or not nouns[-1].endswith("ed"), "5 excluded")
-        if not all(noun in UNITS for noun in nouns):  # dollars per egg: of eggs nothing is asked
-            parts = [part for part in parts if part[0] not in "/^"]
+        sentence = len(nouns) > MAX_WORDS or " ".join(nouns).endswith("ed")  # 5 excluded
+        want(not sentence, "a sentence")
+        if not UNITS.keys() >= set(nouns):  # dollars per egg: of eggs nothing is asked
+            parts = {part for part in parts if part[0] not in "/^"}
         if any(part[0] not in "/^" for part in parts):
-            self.units.add(" ".join(sorted({*parts})))
-        return self.at > start
+            self.units.add(" ".join(sorted(parts)))
+        return bool(nouns)
 
     def power(self):
         """An atom with its subscripts, exponents, factorials, percent and degree signs."""
-        node = self.atom()
-        called = self.is_call()
-        seen = 0
-        while True:
-            callable_name = called and node[0] == "sym"
-            token = self.take(POSTFIX | {"("} if callable_name else POSTFIX)
-            if not token:
-                return node
+        node, seen = self.atom(), 0
+        # f(2) is a value of f; so is h(x) in h(x) = 2x. But n(n+1) is a product
+        name, opening, argument, closing, relation = self.tokens[self.at - 1 : self.at + 4]
+        alone = len(name) == 1 and opening + closing == "()" and argument.isalpha()
+        called = name in ("f", "g") or (alone and relation in RELATIONS)
+        while token := self.take(POSTFIX | {"("} if called and node[0] == "sym" else POSTFIX):
             seen += 3 if token == "^" else 1
             want(seen <= 5, "too many marks on one term")  # TeX refuses two exponents in a row
             if token == "(" or (token == "_" and node[0] == "sym"):
-                # f(2) is a value and x_1 a name: what follows is part of the name
                 self.at -= token == "("
-                start = self.at
-                self.argument()
+                start, called = self.at, called and token != "("
+                self.argument()  # is part of the name
                 marks = NAME_MARKS.sub("", "".join(self.tokens[start : self.at]))
                 node = ("sym", node[1] + token.strip("(") + marks)
-            elif token == "^" and node[0] in ("mat", "seq") and self.take(("T",)):
-                node = transposed(node)
+            elif token == "^" and node[0] == "seq" and self.take(("T",)):
+                pass  # a tuple may be written as a row
+            elif token == "^" and node[0] == "mat" and self.take(("T",)):
+                _, items, columns = node
+                cells = tuple(x for n in range(columns) for x in items[n::columns])
+                node = ("mat", cells, len(items) // columns)
             elif token == "^":
                 node = ("pow", node, self.argument())
             elif token == "!" and self.next != "!":
@@ -301,14 +270,7 @@ class Parser:
                 want(token in MARKS, f"{token} not understood")
                 node = product(node, ("sym", MARKS[token]))
                 self.units |= {"°"} & {MARKS[token]}
-            called = called and token != "("
-
-    def is_call(self):
-        """f(2) is a value of f; so is h(x) in h(x) = 2x. But n(n+1) is a product."""
-        name, *after = self.tokens[self.at - 1 : self.at + 4]
-        opening, argument, closing, relation = after
-        alone = opening + closing == "()" and argument.isalpha()
-        return name in ("f", "g") or (alone and len(name) == 1 and relation in RELATIONS)
+        return node
 
     def argument(self, digit=False):
         r"""What ^, _ or a command applies to: a group or one token; \frac12 takes one digit."""
@@ -322,43 +284,36 @@ class Parser:
         want(self.depth <= MAX_DEPTH, f"nested more than {MAX_DEPTH} deep")
         token = self.next
         self.at += token != ""
-        if token in CLOSING or token == "|":
+        if token in CLOSING:
             node = self.bracket(token)
         elif token.lstrip(".")[:1].isdigit():
-            exponent = token.lower().partition("e")[2]
-            want(len(exponent) <= 4, "exponent", OverflowError)
+            want(len(token.lower().partition("e")[2]) <= 4, "exponent", OverflowError)
             node = ("num", Fraction(token))
-        elif token == r"\$" or UNITS.get(token[1:].lower()) in CURRENCIES:
-            self.units.add(UNITS.get(token[1:].lower(), "usd"))
+        elif UNITS.get(token[1:].lower()) in CURRENCIES:
+            self.units.add(UNITS[token[1:].lower()])
             node = self.atom()
+        elif token[:1] == '"' and len(token) == 2:  # \text{A}
+            node = ("sym", token[1])
         elif token[:1] == '"':
-            node = self.words(token)
+            words = token[1:]
+            while self.next[:1] == '"':
+                words += self.need(self.next)[1:]
+            node = ("text", words.lower())
         elif token[:1] == "\\":
             node = self.command(token[1:])
         else:
-            plain = token.isascii() and token.isalpha()
-            want(plain, f"{token[:20] or 'the end'} not understood")
+            letter = token.isascii() and token.isalpha()
+            want(letter, f"{token[:20] or 'the end'} not understood")
             node = ("const" if token in "ei" else "sym", token)
         self.depth -= 1
         return node
 
-    def words(self, token):
-        if len(token) == 2:  # \text{A}
-            return ("sym", token[1])
-        words = token[1:].lower()
-        while self.next[:1] == '"':
-            words += self.next[1:].lower()
-            self.at += 1
-        return ("text", words)
-
     def bracket(self, opening):
         """Between brackets: a group, |x|, a set, a tuple or interval, a floor or ceiling."""
         bars, self.bars = self.bars, opening == "|"
-        if opening == r"\{" and self.next == r"\}":
-            node = ("list", ())
-        else:
-            node = self.sum() if self.bars else self.chain()
-        pair = opening + self.need(*CLOSING.get(opening, "|"))
+        empty = opening == r"\{" and self.next == r"\}"
+        node = ("list", ()) if empty else self.sum() if self.bars else self.chain()
+        pair = opening + self.need(*CLOSING[opening])
         self.bars = bars
         items = node[1] if node[0] == "list" else (node,)
         if pair == r"\{\}":
@@ -379,86 +334,66 @@ class Parser:
             top, bottom = self.argument(True), self.argument(True)
             return divided(top, bottom) if name == "frac" else ("fn", "binom", top, bottom)
         if name == "sqrt":
-            return self.root()
+            degree = self.atom() if self.next == "[" else ("num", Fraction(2))
+            return ("pow", self.argument(), divided(ONE, degree))
         if name in ("sum", "prod"):
             return self.finite_sum(name)
         if name in COUNTING and self.next == "(":
             items = self.atom()
             want(items[0] == "seq", f"{name} of one thing")
             return ("fn", name, *items[1])
-        if MATRIX.match(name):
-            return self.matrix("cases" in name or "aligned" in name)
+        if matrix := MATRIX.match(name):
+            return self.matrix(system=matrix[1])
         if name == "mathbb":
             name = self.argument()
             return REALS if name == ("sym", "R") else ("text", str(name[1]))
         want(name in KNOWN, f"\\{name[:20]} not understood")
         return KNOWN[name]
 
-    def root(self):
-        exponent = HALF
-        if self.take(("[",)):
-            exponent = ("pow", self.sum(), MINUS_ONE)
-            self.need("]")
-        return ("pow", self.argument(), exponent)
-
     def finite_sum(self, name):
         r"""\sum_{k=1}^{5} k^2 written out, where its bounds are whole numbers."""
         self.need("_")
         low = self.argument()
         self.need("^")
-        high = self.argument()
-        body = self.product()
-        numbers = low[0] == "rel" and low[1][1][0] == high[0] == "num"
-        want(numbers, "the bounds of a sum")
+        high, body = self.argument(), self.product()
+        want(low[0] == "rel" and low[1][1][0] == high[0] == "num", "the bounds of a sum")
         (_, variable), (_, first) = low[1][:2]
         count = max(0, math.floor(high[1] - first) + 1)
         self.room -= count * len(repr(body))
         want(self.room >= 0, "the terms of a sum", OverflowError)
         terms = [substitute(body, variable, ("num", first + n)) for n in range(count)]
-        if name == "sum":
-            return ("add", ("num", Fraction(0)), *terms)
-        return ("mul", ONE, *terms)
+        return ("add", ("num", Fraction(0)), *terms) if name == "sum" else ("mul", ONE, *terms)
 
     def matrix(self, system):
-        rows = [[self.chain(2)]]
-        while mark := self.take(("&", r"\\", "," if system else "&")):
-            if self.next.startswith(r"\end"):
-                break
+        rows, marks = [[self.chain(2)]], ("&", r"\\", "," if system else "&")
+        while (mark := self.take(marks)) and not self.next.startswith(r"\end"):
             if mark == "&":
                 rows[-1].append(self.chain(2))
             elif self.next != r"\\":
                 rows.append([self.chain(2)])
-        columns = {len(row) for row in rows}
-        want(self.next.startswith(r"\end") and len(columns) == 1, "a matrix not understood")
+        columns = len(rows[0])
+        want(all(len(row) == columns for row in rows), "a matrix not understood")
+        want(self.next.startswith(r"\end"), "a matrix not understood")
         self.at += 1
         cells = tuple(cell for row in rows for cell in row)
         if system or any(cell[0] == "rel" for cell in cells):  # x = 1 \\ y = 2
-            want(columns == {1}, "cases not understood")
-            commas = (",",) * (len(cells) - 1)
-            return ("list", cells, commas) if commas else cells[0]
-        return ("mat", cells, len(rows[0]))
+            want(columns == 1, "cases not understood")
+            return ("list", cells, (",",) * (len(cells) - 1)) if cells[1:] else cells[0]
+        return ("mat", cells, columns)
 
     def function(self, name):
-        r"""sin, log ... with base and power.
-
-        Without brackets the argument ends at the next function, bracket, number, sign or operator.
-        """
+        """sin, log ... with base and power; without brackets a number, bracket or sign ends it."""
         base = self.argument() if name == "log" and self.take(("_",)) else None
         power = self.argument() if self.take(("^",)) else None
         if power == MINUS_ONE and name in ("sin", "cos", "tan"):
             name, power = "arc" + name, None
-        if self.next in ("(", "{"):
-            x = self.atom()
-        else:
-            x = self.power()
-            while self.starts() and self.continues():
-                x = product(x, self.power())
+        bracketed = self.next in ("(", "{")
+        x = self.atom() if bracketed else self.power()
+        while not bracketed and self.starts():
+            if self.next[0] in '(["' + FIGURES or self.next[1:] in FUNCTIONS:
+                break
+            x = product(x, self.power())
         node = ("pow", ("const", "e"), x) if name == "exp" else ("fn", name, x)
         if name == "log":
-            base = ("fn", "ln", base) if base else ("sym", "log")
-            node = divided(("fn", "ln", x), base)
+            node = divided(("fn", "ln", x), ("fn", "ln", base) if base else ("sym", "log"))
         return ("pow", node, power) if power else node
-
-    def continues(self):
-        """Does the next factor belong to an argument without brackets?"""
-        return self.next[0] not in '(["' + FIGURES and self.next[1:] not in FUNCTIONS
