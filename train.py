@@ -23,7 +23,6 @@ import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import signal
 import time
@@ -34,14 +33,16 @@ import torch
 
 from eval import describe, evaluate
 from lib import console, data, distributed, metrics, run_folder
-from lib.batch import make_batch, micro_batches, response_hidden, score, spread
+from lib.batch import flip_rewards, make_batch, micro_batches, response_hidden, score, spread
 from lib.checkpoint import read_config, weights_digest
 from lib.console import progress, say
 from lib.fast import choose_device, keep_less, on_device, start_moments
 from lib.logprobs import token_logps
 from lib.settings import MAY_CHANGE, train_args
 from lib.tokenizer import Tokenizer
+from lib.trackers import open_trackers
 from model import frozen_copy, load_model
+from report import refresh, watch
 from rewards import load_reward
 from rollout import generate_together
 from vimpo import OBJECTIVES, implied_values
@@ -78,6 +79,7 @@ class Run:
     model: object = None
     reference: object = None
     optimizer: object = None
+    track: object = None  # hands a row of the logs to --tensorboard and --wandb
     phase: str = "loading"
     whole: bool = True  # False while the weights are between two steps
 
@@ -122,6 +124,7 @@ def set_up(args, stack):
     )  # fmt: skip
     load_models(run, found["checkpoint"], device, compute_dtype)
     run_folder.write_config(found)
+    run.track = open_trackers(args, run.out, run.step, stack)
     return run
 
 
@@ -150,20 +153,6 @@ def load_models(run, checkpoint, device, compute_dtype):
 
 
 # ---- One step ------------------------------------------------------------------------------------
-
-
-def flip_rewards(rewards, samples, noise, seed, step):
-    """Label noise: in about this share of the groups every reward R becomes 1 - R; repeatable.
-
-    As in the authors' code, whole groups, before V_0 is taken. samples=1 flips single responses.
-    """
-    flipped = []
-    for i, reward in enumerate(rewards):
-        text = f"noise:{seed}:{step}:{i // samples}".encode()
-        digest = hashlib.blake2b(text, digest_size=8).digest()
-        draw = int.from_bytes(digest, "little") / 2**64
-        flipped.append(1 - reward if draw < noise else reward)
-    return flipped
 
 
 def accumulate_gradients(model, batch, objective, method, args):
@@ -273,6 +262,7 @@ def log_step(run, row, batch, minutes):
     run.history.append(row)
     if distributed.rank() == 0:
         run_folder.append_jsonl(run.out / "metrics.jsonl", row)
+        run.track(row)
         td, mask = batch.td, batch.mask
         curves = None if td is None else implied_values(td, mask, batch.baseline)
         S = run.args.samples_per_prompt
@@ -283,10 +273,14 @@ def log_step(run, row, batch, minutes):
 
 
 def evaluate_if_due(run):
-    """On --eval-data: before the first step, every --eval-every steps, and after the last."""
+    """On --eval-data: before the first step, every --eval-every steps, and after the last.
+
+    At these steps some problems are answered for report.py as well, with credit: the same ones.
+    """
     args, step = run.args, run.step
     due = step in (0, run.steps) or (args.eval_every and step % args.eval_every == 0)
-    if not run.tests or not due or run.evaluated >= step or distributed.stop_signal():
+    wanted = due and (run.tests or args.watch)
+    if not wanted or run.evaluated >= step or distributed.stop_signal():
         return
     run.phase = "the evaluation"
     policy = run.model if distributed.world_size() == 1 else frozen_copy(run.model)
@@ -296,12 +290,16 @@ def evaluate_if_due(run):
         policy, run.tokenizer, run.tests, run.prompts(run.tests), grade=run.grade, seed=args.seed,
         on_progress=progress("eval"), **sampling,
     )  # fmt: skip
+    watched = watch(run, policy)
     run.evaluated = step
     for line in table or ():  # None in all processes but the first
         say(describe(line))
         keys = ("file", "n", "accuracy", "response_tokens", "truncated")
         kept = {"step": step} | {key: line[key] for key in keys}
         run_folder.append_jsonl(run.out / "eval.jsonl", kept)
+        run.track(kept)
+    for shown in watched:
+        run_folder.append_jsonl(run.out / "rollouts.jsonl", shown)
 
 
 def save(run):
@@ -318,6 +316,7 @@ def loop(run):
         if run.step == run.steps or (save_every and run.step % save_every == 0):
             save(run)
         evaluate_if_due(run)
+        refresh(run)
         if stopped := distributed.stop_signal():
             save(run)
             again = f"the same command with --out {run.out} --resume goes on from there"
@@ -378,6 +377,7 @@ def main(argv=None):
     if code == 0:
         minutes = (time.monotonic() - started) / 60
         say(f"{minutes:.1f} minutes; {run.out}/checkpoint loads in transformers")
+        say(f"where the credit went: open {run.out}/report.html")
     return code
 
 

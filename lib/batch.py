@@ -1,6 +1,7 @@
 """A step's batch: from rollouts to tensors over response tokens, and from those to log-probs.
 
     rollouts -> Batch, [B, T] tensors            make_batch
+    rewards -> rewards, some of them wrong       flip_rewards
     Batch -> parts that fit in memory            micro_batches, Batch.rows
     a part -> hidden states [N, D]               response_hidden
     Batch -> log-probs, KL, entropy [B, T]       score
@@ -10,6 +11,7 @@ true there. B responses, T the length of the longest, N response tokens in all, 
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -99,6 +101,20 @@ def make_batch(rollouts, problems, rewards, clean_rewards, samples, device, dtyp
         tokens=sum(len(r.response_ids) for r in rollouts),
         shared=worth_sharing(rollouts),
     )
+
+
+def flip_rewards(rewards, samples, noise, seed, step):
+    """Label noise: in about this share of the groups every reward R becomes 1 - R; repeatable.
+
+    As in the authors' code, whole groups, before V_0 is taken. samples=1 flips single responses.
+    """
+    flipped = []
+    for i, reward in enumerate(rewards):
+        text = f"noise:{seed}:{step}:{i // samples}".encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        draw = int.from_bytes(digest, "little") / 2**64
+        flipped.append(1 - reward if draw < noise else reward)
+    return flipped
 
 
 def worth_sharing(rollouts):

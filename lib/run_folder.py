@@ -192,7 +192,8 @@ def begin(out, resume, settings, digests, may_change):
     if resume and checkpoint is None:
         say(f"--resume: {out} holds no checkpoint yet, so from the start")
     last = step if checkpoint else -1
-    history, evaluations, _ = [keep_lines_up_to(out / name, last) for name in LOGS]
+    history, evaluations, shown = [keep_lines_up_to(out / name, last) for name in LOGS]
+    evaluations += [row for row in shown if row.get("watched")]
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     config = {"settings": settings, "digests": digests, "versions": versions, "date": date}
     evaluated = max((row["step"] for row in evaluations), default=-1)

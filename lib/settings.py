@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib.console import add_flags, make_parser, number
 from lib.distributed import world_size
+from lib.trackers import missing_package
 
 whole, positive, above_0 = number(int, 0), number(int, 1), number(float, above=0)
 share, nucleus = number(float, 0, 1), number(float, above=0, most=1)
@@ -23,6 +24,10 @@ TRAIN = {
         ("--eval-top-p", nucleus, 0.7, "nucleus of evaluations"),
         ("--save-every", whole, 50, "steps between checkpoints; 0: at the end only"),
         ("--keep", positive, 2, "checkpoints kept"),
+        ("--report-every", whole, 50, "steps between new RUN/report.html; 0: at the end only"),
+        ("--watch", whole, 4, "problems answered at each evaluation for report.py; 0: none"),
+        ("--tensorboard", bool, False, "metrics to RUN/tensorboard as well"),
+        ("--wandb", bool, False, "metrics to Weights & Biases as well"),
     ],
     "how much": [
         ("--steps", positive, None, "steps (instead of --epochs)"),
@@ -100,12 +105,15 @@ DEMO = {
     "weight_decay": 0.0,
     "actor_coef": 1e-4,  # a share of 0.02 at first; fixed, so that figures stay those of before
     "eval_every": 20,
+    "report_every": 10,
+    "watch": 12,
     "eval_top_p": 1.0,
 }
 # What may change when a run goes on: it does not change what a step computes.
 MAY_CHANGE = {
     "steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "out", "resume",
-    "tokens_per_microbatch", "recompute_activations", "offload", "device", "demo",
+    "tokens_per_microbatch", "recompute_activations", "offload", "device", "demo", "report_every",
+    "watch", "tensorboard", "wandb",
 }  # fmt: skip
 
 
@@ -129,6 +137,8 @@ def train_args(argv, objectives):
     if args.samples_per_prompt < 2:
         wanted = f"{args.algo} compares the samples of a prompt, and one has no baseline"
         parser.error(f"--samples-per-prompt is 1; wanted 2 or more: {wanted}")
+    if missing := missing_package(args):
+        parser.error(missing)
     processes = world_size()
     if args.prompts_per_step < processes:
         found = f"--prompts-per-step is {args.prompts_per_step} with {processes} processes"

@@ -318,9 +318,10 @@ def test_an_exception_in_a_reward_is_one_line_and_finished_steps_are_saved(own_r
     (own_reward / "r.py").write_text(REWARD + "\nseen = []\n\ndef fails(response, problem):\n"
         "    seen.append(1)\n    return 1 / (len(seen) != 40) * last_number(response, problem)\n"
     )  # fmt: skip
-    reward = f"{own_reward}/r.py:fails"
+    reward = ["--reward", f"{own_reward}/r.py:fails", "--watch", "0"]
     with pytest.raises(SystemExit) as stopped:
-        run(own_reward / "r", "--steps", "5", "--reward", reward, data=goals)
+        run(own_reward / "r", "--steps", "5", *reward, data=goals)
+    reward = reward[1]
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.count("\n") == 1
     assert f"--reward {reward}: problem train-" in said and f" of {goals}: " in said
