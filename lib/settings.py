@@ -77,8 +77,10 @@ TRAIN = {
     ],
 }  # fmt: skip
 EVAL = [
-    ("--model", str, None, "checkpoint folder"),
+    ("--model", [str], None, "checkpoint folders"),
     ("--data", [str], None, "JSONL files of problems"),
+    ("--limit", positive, None, "problems of each file, from its beginning (default: all)"),
+    ("--preset", ("paper",), None, "paper: the authors' four benchmarks, samples and sampling"),
     ("--samples", positive, 1, "samples a problem, k"),
     ("--temperature", number(float, 0), 1.0, "0 is greedy"),
     ("--top-p", nucleus, 0.7, "nucleus"),
@@ -90,7 +92,9 @@ EVAL = [
     ("--slots", positive, None, "rows decoded together (default: as memory allows)"),
     ("--device", str, "auto", "auto, cpu, cuda or cuda:N"),
     ("--dtype", ("auto", "fp32", "bf16"), "auto", "auto: bf16 on cuda, fp32 on cpu"),
-    ("--out", str, None, "a JSON file for settings, table and every graded sample"),
+    ("--out", str, None, "a JSON file for settings, table and every graded response"),
+    ("--compare", str, None, "the --out of another evaluation: differences problem by problem"),
+    ("--regrade", str, None, "the --out of another evaluation: grade its responses anew, no model"),
 ]
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = {
@@ -109,6 +113,7 @@ DEMO = {
     "watch": 12,
     "eval_top_p": 1.0,
 }
+PAPER = {"samples": None, "temperature": 1.0, "top_p": 0.7, "max_new_tokens": 4096}
 # What may change when a run goes on: it does not change what a step computes.
 MAY_CHANGE = {
     "steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "out", "resume",
@@ -150,10 +155,16 @@ def train_args(argv, objectives):
 
 def eval_args(argv):
     """The flags of eval.py -> a namespace."""
-    parser = make_parser("eval.py", "Accuracy of a checkpoint folder on benchmarks.")
+    parser = make_parser("eval.py", "Accuracy of checkpoint folders on benchmarks.")
     add_flags(parser, "settings", EVAL)
     args = parser.parse_args(argv)
-    for flag in ("model", "data"):
-        if not getattr(args, flag):
+    if args.preset:
+        parser.set_defaults(**PAPER)
+        args = parser.parse_args(argv)
+    if args.regrade is not None and (args.model or args.data):
+        given = "--model" if args.model else "--data"
+        parser.error(f"--regrade and {given}; wanted one of them: responses are taken as they are")
+    for flag in ("model", "data") if args.regrade is None else ():
+        if not any(getattr(args, flag) or ()):
             parser.error(f"--{flag} is missing; wanted --model and --data")
     return args
