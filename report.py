@@ -66,10 +66,12 @@ def watch(run, policy):
     curves = None
     if batch.td is not None:
         curves = implied_values(batch.td, batch.mask, batch.baseline)
-    rows = range(len(batch.rollouts))
-    rows = [metrics.rollout_row(run.step, batch, i, curves, tokenizer, S) for i in rows]
-    gathered = distributed.all_gather([row | {"watched": True} for row in rows])
-    return [row for part in gathered for row in part]
+    rows = []
+    for i, group in enumerate(batch.group.tolist()):
+        row = metrics.rollout_row(run.step, batch, i, curves, tokenizer, S)
+        rows.append([group, row | {"watched": True}])
+    gathered = [row for part in distributed.all_gather(rows) for row in part]
+    return [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
 
 
 def refresh(run):
