@@ -48,7 +48,7 @@ from rollout import generate_together
 from vimpo import OBJECTIVES, implied_values
 
 # Settings that go to vimpo.py and to rollout.py as they are.
-METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef")
+METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "huber_delta", "soft_values", "v0_cap")
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 
 
@@ -122,19 +122,22 @@ def set_up(args, stack):
         args, Path(found["out"]), problems, tests, tokenizer, template, grade, max(1, steps),
         found["step"], found["step"], found["evaluated"], found["history"],
     )  # fmt: skip
-    load_models(run, found["checkpoint"], device, compute_dtype)
+    load_models(run, found, device, compute_dtype)
     run_folder.write_config(found)
     run.track = open_trackers(args, run.out, run.step, stack)
     return run
 
 
-def load_models(run, checkpoint, device, compute_dtype):
+def load_models(run, found, device, compute_dtype):
     """The policy in fp32, the frozen reference in the compute dtype, AdamW with its moments."""
-    args = run.args
+    args, checkpoint = run.args, found["checkpoint"]
     # With several processes a layer at a time goes to the GPU, to be cut there.
     load_to = device if distributed.world_size() == 1 else "cpu"
     model = load_model(args.model, load_to)
     model.compute_dtype = compute_dtype
+    if found["reference"]:  # an earlier checkpoint of this run, by --refresh-reference
+        model = load_model(found["reference"], load_to)
+        model.compute_dtype = compute_dtype
     run.reference = keep_less(frozen_copy(model, "cpu" if args.offload else device))
     if checkpoint:
         model = load_model(checkpoint, load_to)
@@ -183,8 +186,9 @@ def take_step(run, step):
     S, device, times = args.samples_per_prompt, model.device, [time.monotonic()]
     method = {name: getattr(args, name) for name in METHOD}
     clip = args.clip_low, args.clip_high, args.dual_clip
-    method |= {"value_kind": args.value_loss, "huber_delta": 1.0, "clip": clip}
-    scoring = args.tokens_per_microbatch, args.temperature, args.kl
+    method |= {"value_kind": args.value_loss, "clip": clip}
+    scoring = {"budget": args.tokens_per_microbatch, "temperature": args.temperature}
+    scoring |= {"kl": args.kl, "kl_top_k": args.kl_top_k}
 
     # 1. Rollout. Where several processes hold shards, sample with a whole copy of the weights.
     run.phase = "sampling"
@@ -204,7 +208,8 @@ def take_step(run, step):
 
     clean = distributed.map_partitioned(reward, len(rollouts))
     together = S if args.reward_noise_by == "group" else 1
-    rewards = flip_rewards(clean, together, args.reward_noise, args.seed, step)
+    noise = args.reward_noise, args.correct_noise
+    rewards = flip_rewards(clean, together, *noise, args.seed, step)
     dtype = torch.promote_types(model.compute_dtype, torch.float32)
     logged = metrics.mixed_group(rewards, S)
     batch = make_batch(rollouts, problems, rewards, clean, S, device, dtype, logged)
@@ -215,7 +220,7 @@ def take_step(run, step):
     reference = run.reference if objective.reference or args.log_kl else None
     keep_forward = objective.value and policy is model
     with on_device(reference, device, args.offload):
-        scores = score(policy, reference, batch, *scoring, keep_forward)
+        scores = score(policy, reference, batch, **scoring, keep_forward=keep_forward)
     batch.logps, batch.ref_logps, batch.kl, batch.entropy = scores
     del policy
 
@@ -233,7 +238,8 @@ def take_step(run, step):
         if update and objective.reference:
             # The policy has moved, and its KL with it. What was sampled, and its credit, stay.
             with on_device(run.reference, device, args.offload):
-                batch.kl = score(model, run.reference, batch, *scoring, keep_forward)[2]
+                scores = score(model, run.reference, batch, **scoring, keep_forward=keep_forward)
+                batch.kl = scores[2]
         losses = accumulate_gradients(model, batch, objective, method, args)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
         norm = float(distributed.full_tensor(norm))
@@ -305,16 +311,22 @@ def evaluate_if_due(run):
 def save(run):
     """A checkpoint of the weights as they are after run.step."""
     if run.saved < run.step:
-        run_folder.save_checkpoint(run.out, run.model, run.optimizer, run.step, run.args.keep)
+        keep, lasts = run.args.keep, run.args.refresh_reference
+        run_folder.save_checkpoint(run.out, run.model, run.optimizer, run.step, keep, lasts)
         run.saved = run.step
 
 
 def loop(run):
     """Step after step -> the exit code."""
-    started, save_every = time.monotonic(), run.args.save_every
+    started, lasts = time.monotonic(), run.args.refresh_reference
     while True:
-        if run.step == run.steps or (save_every and run.step % save_every == 0):
+        save_every = run.args.save_every
+        fresh = lasts and run.step and run.step % lasts == 0
+        if run.step == run.steps or fresh or (save_every and run.step % save_every == 0):
             save(run)
+        if fresh:
+            device = "cpu" if run.args.offload else run.model.device
+            run.reference = keep_less(frozen_copy(run.model, device))
         evaluate_if_due(run)
         refresh(run)
         if stopped := distributed.stop_signal():

@@ -237,21 +237,37 @@ def reinforce_loss(logps, advantages, mask):
 # times that part's share of the responses or tokens, adds up to the mean over the whole batch.
 
 
-def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, **_):
-    """Equation (3), whitened; and c_A, either as it is set or from the actor's share."""
-    batch.baseline = group_baseline(batch.rewards, batch.group)
-    batch.td = td_terms(batch.logps, batch.ref_logps, batch.kl, batch.mask, beta)
-    batch.advantages = whiten(gae(batch.td, batch.mask, gae_lambda), batch.mask)
+def centring(kl, soft_values):
+    """KL as td takes it off. In the soft variant it does not: there KL is a cost, part of V."""
+    return torch.zeros_like(kl) if soft_values else kl
+
+
+def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_values=False,
+                 v0_cap=None, **_):  # fmt: skip
+    """Equation (3), whitened; and c_A, either as it is set or from the actor's share.
+
+    The soft variant: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t. v0_cap bounds V_0 above.
+    """
+    mask, earned = batch.mask, batch.rewards
+    if soft_values:
+        earned = earned - beta * torch.where(mask, batch.kl, 0).sum(1)
+    batch.baseline = group_baseline(earned, batch.group)
+    if v0_cap is not None:
+        batch.baseline = batch.baseline.clamp(max=v0_cap)
+    kl = centring(batch.kl, soft_values)
+    batch.td = td_terms(batch.logps, batch.ref_logps, kl, mask, beta)
+    batch.advantages = whiten(gae(batch.td, mask, gae_lambda), mask)
     batch.actor_coef = actor_coef
     if actor_coef is None:
         batch.actor_coef = actor_coef_of_share(
-            actor_share, batch.td, batch.rewards, batch.baseline, batch.mask, beta
+            actor_share, batch.td, batch.rewards, batch.baseline, mask, beta
         )
 
 
-def vimpo_loss(logps, part, *, beta, value_kind, huber_delta, clip, **_):
+def vimpo_loss(logps, part, *, beta, value_kind, huber_delta, clip, soft_values=False, **_):
     """Equation (5)."""
-    td = td_terms(logps, part.ref_logps, part.kl, part.mask, beta)
+    kl = centring(part.kl, soft_values)
+    td = td_terms(logps, part.ref_logps, kl, part.mask, beta)
     value = value_loss(td, part.rewards, part.baseline, part.mask, value_kind, huber_delta)
     actor = ppo_loss(logps, part.logps, part.advantages, part.mask, *clip)
     value, actor = part.response_share * value, part.token_share * actor

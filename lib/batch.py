@@ -103,10 +103,11 @@ def make_batch(rollouts, problems, rewards, clean_rewards, samples, device, dtyp
     )
 
 
-def flip_rewards(rewards, samples, noise, seed, step):
+def flip_rewards(rewards, samples, noise, correct, seed, step):
     """Label noise: in about this share of the groups every reward R becomes 1 - R; repeatable.
 
     As in the authors' code, whole groups, before V_0 is taken. samples=1 flips single responses.
+    correct: then (R - noise) / (1 - 2 noise), whose mean over the flips is the clean reward.
     """
     flipped = []
     for i, reward in enumerate(rewards):
@@ -114,6 +115,8 @@ def flip_rewards(rewards, samples, noise, seed, step):
         digest = hashlib.blake2b(text, digest_size=8).digest()
         draw = int.from_bytes(digest, "little") / 2**64
         flipped.append(1 - reward if draw < noise else reward)
+    if correct:
+        flipped = [(reward - noise) / (1 - 2 * noise) for reward in flipped]
     return flipped
 
 
@@ -223,7 +226,7 @@ def spread(mask, values):
     return zeros.masked_scatter(mask, values)
 
 
-def score(model, reference, batch, budget, temperature, kl, keep_forward=False):
+def score(model, reference, batch, budget, temperature, kl, keep_forward=False, kl_top_k=64):
     """Log-probs, exact KL and entropy of every token, of the model as it is: -> four times [B, T].
 
     In micro-batches of `budget` tokens. Without a reference (None) ref_logps and kl are None.
@@ -244,7 +247,7 @@ def score(model, reference, batch, budget, temperature, kl, keep_forward=False):
             with torch.no_grad():
                 ref_hidden, _ = response_hidden(reference, rollouts, batch.shared)
         stats = score_tokens(
-            hidden, model.head_weight, ref_hidden, ref_weight, targets, temperature, kl
+            hidden, model.head_weight, ref_hidden, ref_weight, targets, temperature, kl, kl_top_k
         )
         for column, values in zip(columns, stats, strict=True):
             if values is not None:

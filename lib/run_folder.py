@@ -181,7 +181,7 @@ def begin(out, resume, settings, digests, may_change):
 
     settings {name: value}; digests {name in messages: digest} of all else that a step depends on;
     may_change: the settings that do not change what a step computes. Returns {"out", "checkpoint"
-    (its folder, or None), "step", "history" (the rows of metrics.jsonl), "evaluated" (the last step
+    (its folder, or None), "step", "reference" (likewise), "history" (the rows of metrics.jsonl), "evaluated" (the last step
     that was), "date" (when the run began), "config" (for write_config)}. ValueError where --resume
     would make it another run, or a checkpoint is damaged.
     """
@@ -198,6 +198,7 @@ def begin(out, resume, settings, digests, may_change):
     config = {"settings": settings, "digests": digests, "versions": versions, "date": date}
     evaluated = max((row["step"] for row in evaluations), default=-1)
     found = {"out": str(out), "checkpoint": checkpoint and str(checkpoint), "step": step}
+    found["reference"] = reference_checkpoint(out, step, settings["refresh_reference"])
     return found | {"history": history, "evaluated": evaluated, "date": date, "config": config}
 
 
@@ -315,9 +316,27 @@ def _gathered(tensor):
     return whole.cpu() if rank() == 0 else None
 
 
-def save_checkpoint(out, model, optimizer, step, keep):
+def _step_of(folder):
+    return json.loads((folder / "trainer.json").read_text(encoding="utf-8"))["step"]
+
+
+def reference_checkpoint(out, step, lasts):
+    """The checkpoint whose weights are the reference after `step`, if one lasts so many steps.
+
+    None: the model that the run began with. ValueError: it is not there, or not whole.
+    """
+    wanted = step // lasts * lasts if lasts else 0
+    if wanted == 0:
+        return None
+    folder = out / "checkpoint" if wanted == step else out / f"checkpoint-{wanted}"
+    read_checkpoint(folder)
+    return str(folder)
+
+
+def save_checkpoint(out, model, optimizer, step, keep, lasts=0):
     """Write RUN/checkpoint, move the one before to RUN/checkpoint-STEP, and leave `keep` in all.
 
+    With a reference that lasts so many steps, those that are the reference of another stay too.
     All processes call this. OSError names the file that can't be written; then the checkpoints of
     before are as they were.
     """
@@ -336,14 +355,16 @@ def save_checkpoint(out, model, optimizer, step, keep):
         raise
     with writing(final):
         if final.exists():
-            state = json.loads((final / "trainer.json").read_text(encoding="utf-8"))
-            older = out / f"checkpoint-{state['step']}"
+            older = out / f"checkpoint-{_step_of(final)}"
             shutil.rmtree(older, ignore_errors=True)
             final.rename(older)
         new.rename(final)
         _sync(out)
-    for old in checkpoints(out)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    found = checkpoints(out)
+    references = {_step_of(folder) // lasts * lasts for folder in found[:keep] if lasts}
+    for old in found[keep:]:
+        if _step_of(old) not in references:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_new(new, model, weights, moments, step):

@@ -12,6 +12,7 @@ from lib.trackers import missing_package
 
 whole, positive, above_0 = number(int, 0), number(int, 1), number(float, above=0)
 share, nucleus = number(float, 0, 1), number(float, above=0, most=1)
+NOT_VALIDATED = "in the authors' code, not validated by them"
 TRAIN = {
     "what and where": [
         ("--model", str, None, "checkpoint folder to start from; also the reference"),
@@ -51,14 +52,20 @@ TRAIN = {
         ("--actor-coef", number(float, 0), None, "c_A, fixed (instead of --actor-share)"),
         ("--gae-lambda", share, 1.0, "how far credit reaches back"),
         ("--kl", ("exact", "topk", "k2", "k3"), "exact", "estimator of KL(pi || pi_ref)"),
+        ("--kl-top-k", positive, 64, "tokens of --kl topk"),
         ("--log-kl", bool, False, "log KL also where the objective does without a reference"),
         ("--value-loss", ("squared", "huber"), "squared", "form of L_V"),
+        ("--huber-delta", above_0, 1.0, "where --value-loss huber becomes linear"),
+        ("--soft-values", bool, False, f"count KL into the value ({NOT_VALIDATED})"),
+        ("--v0-cap", number(float), None, f"bound V_0 from above ({NOT_VALIDATED})"),
+        ("--refresh-reference", whole, 0, f"steps a reference lasts; 0: all ({NOT_VALIDATED})"),
         ("--clip-low", number(float, 0, below=1), 0.2, "PPO's clip below 1"),
         ("--clip-high", number(float, 0), 0.28, "PPO's clip above 1"),
         ("--dual-clip", number(float, above=1), 10.0, "bound on the loss of a bad token"),
         ("--reward", str, "math", "math, or FILE.py:function of (response, JSONL row)"),
         ("--reward-noise", share, 0.0, "share of rewards that are flipped"),
         ("--reward-noise-by", ("group", "response"), "group", "what is flipped as a whole"),
+        ("--correct-noise", bool, False, "train on (R - p) / (1 - 2p), unbiased if p is flipped"),
     ],
     "optimizer": [
         ("--lr", above_0, 1e-6, "learning rate of AdamW"),
@@ -126,8 +133,8 @@ def train_args(argv, objectives):
     """The flags of train.py -> a namespace; objectives: what --algo may be."""
     parser = make_parser("train.py", "Without --model and --data it trains the demo.")
     for title, rows in TRAIN.items():
-        kinds = [objectives if flag == "--algo" else kind for flag, kind, *_ in rows]
-        add_flags(parser, title, [(r[0], kind, *r[2:]) for r, kind in zip(rows, kinds, strict=True)])
+        rows = [(r[0], objectives, *r[2:]) if r[0] == "--algo" else r for r in rows]
+        add_flags(parser, title, rows)
     args = parser.parse_args(argv)
     if args.steps and args.epochs:
         parser.error("--steps and --epochs; wanted one of them")
@@ -142,6 +149,8 @@ def train_args(argv, objectives):
     if args.samples_per_prompt < 2:
         wanted = f"{args.algo} compares the samples of a prompt, and one has no baseline"
         parser.error(f"--samples-per-prompt is 1; wanted 2 or more: {wanted}")
+    if args.correct_noise and args.reward_noise == 0.5:
+        parser.error("--correct-noise with --reward-noise 0.5, which leaves nothing; wanted less")
     if missing := missing_package(args):
         parser.error(missing)
     processes = world_size()

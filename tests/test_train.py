@@ -173,14 +173,14 @@ def test_epochs_count_passes_over_the_problems(tmp_path):
 def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
     """Noise that repeats for every seed, flips single responses, or leaks into the accuracy."""
     rewards = [1.0, 0.0] * 4000
-    noisy = train.flip_rewards(rewards, 4, 0.25, seed=1, step=2)
+    noisy = train.flip_rewards(rewards, 4, 0.25, False, seed=1, step=2)
     flips = [a != b for a, b in zip(rewards, noisy, strict=True)]
     groups = [flips[i : i + 4] for i in range(0, 8000, 4)]
     assert all(len(set(group)) == 1 for group in groups)
     assert 0.22 < sum(group[0] for group in groups) / len(groups) < 0.28
-    assert noisy == train.flip_rewards(rewards, 4, 0.25, seed=1, step=2)
-    assert noisy != train.flip_rewards(rewards, 4, 0.25, seed=1, step=3)
-    assert noisy != train.flip_rewards(rewards, 4, 0.25, seed=2, step=2)
+    assert noisy == train.flip_rewards(rewards, 4, 0.25, False, seed=1, step=2)
+    assert noisy != train.flip_rewards(rewards, 4, 0.25, False, seed=1, step=3)
+    assert noisy != train.flip_rewards(rewards, 4, 0.25, False, seed=2, step=2)
     [m] = run(tmp_path / "r", "--steps", "1", "--reward-noise", "1")
     assert m["reward"] == pytest.approx(1 - m["reward_clean"])
     assert m["accuracy"] == pytest.approx(m["reward_clean"])
@@ -189,13 +189,40 @@ def test_label_noise_flips_whole_groups_and_the_clean_reward_stays(tmp_path):
 def test_label_noise_by_response_flips_single_responses(tmp_path):
     """A flag that is read and then forgotten: groups are still flipped as a whole."""
     rewards = [1.0] * 8000
-    noisy = train.flip_rewards(rewards, 1, 0.25, seed=1, step=2)
+    noisy = train.flip_rewards(rewards, 1, 0.25, False, seed=1, step=2)
     groups = [noisy[i : i + 4] for i in range(0, 8000, 4)]
     assert sum(min(group) < max(group) for group in groups) > 1000
     more = ["--steps", "1", "--reward-noise", "0.5", "--reward-noise-by"]
     rows = [run(tmp_path / by, *more, by)[0] for by in ("group", "response")]
     assert rows[0]["reward_clean"] == rows[1]["reward_clean"]
     assert rows[0]["reward"] != rows[1]["reward"]
+
+
+def test_a_correction_for_known_noise_has_the_clean_reward_as_its_mean(tmp_path):
+    """A correction that forgets the share of flips, or that reaches the logged clean reward."""
+    rewards = [1.0, 1.0, 1.0, 0.0] * 5000
+    corrected = train.flip_rewards(rewards, 1, 0.25, True, seed=1, step=2)
+    assert set(corrected) == {-0.5, 1.5}
+    for clean in (0.0, 1.0):
+        mine = [c for c, reward in zip(corrected, rewards, strict=True) if reward == clean]
+        assert sum(mine) / len(mine) == pytest.approx(clean, abs=0.05)
+    [m] = run(tmp_path / "r", "--steps", "1", "--reward-noise", "0.25", "--correct-noise")
+    assert -0.5 <= m["reward"] <= 1.5 and 0 < m["reward_clean"] < 1
+
+
+def test_a_reference_that_is_refreshed_becomes_the_policy_and_survives_a_restart(tmp_path):
+    """A refresh that comes a step late, or a resumed run that measures its KL from another model;
+    here also where the step of the refresh is no longer among the checkpoints that --keep leaves.
+    """
+    more = ["--refresh-reference", "2", "--save-every", "1", "--keep", "1"]
+    whole = run(tmp_path / "whole", "--steps", "6", *more)
+    assert [m["kl"] == 0 for m in whole] == [True, False, True, False, True, False]
+    for stop in (3, 4, 6):
+        again = run(tmp_path / "again", "--steps", str(stop), *more, *["--resume"] * (stop > 3))
+    assert [m["kl"] for m in again] == [m["kl"] for m in whole]
+    assert equal(weights(tmp_path / "again"), weights(tmp_path / "whole"))
+    left = sorted(path.name for path in (tmp_path / "whole").glob("checkpoint*"))
+    assert left == ["checkpoint"]  # of step 6; that of step 4 is the reference of nothing now
 
 
 @pytest.fixture

@@ -625,6 +625,43 @@ def test_the_parts_of_the_loss_add_up_and_the_actor_can_be_set_or_turned_off():
     assert 0 < huber < squared
 
 
+def test_soft_values_and_a_cap_change_the_baseline_as_they_say():
+    """KL counted twice, once as a cost and once as a baseline; a cap that bounds V_0 from below."""
+    objective, batch = vimpo.OBJECTIVES["vimpo"], scored_batch()
+    objective.credit(batch, **METHOD, soft_values=True)
+    cost = 0.3 * (batch.kl * batch.mask).sum(1)
+    near(batch.baseline, vimpo.group_baseline(batch.rewards - cost, batch.group), 1e-15)
+    near(batch.td, 0.3 * (batch.logps - batch.ref_logps) * batch.mask, 1e-15)
+    _, (_, soft, _) = take_step(objective, [range(8)], soft_values=True)
+    _, (_, plain, _) = take_step(objective, [range(8)])
+    assert soft != plain
+    before = vimpo.group_baseline(batch.rewards, batch.group)
+    objective.credit(batch, **METHOD, v0_cap=0.5)
+    assert before.max() > 0.5 > before.min()
+    near(batch.baseline, before.clamp(max=0.5), 1e-15)
+
+
+@pytest.mark.parametrize(("seed", "beta", "depth"), [(0, 1.0, 3), (1, 0.3, 4)])
+def test_at_the_soft_optimum_of_a_tree_the_soft_residual_is_zero(seed, beta, depth):
+    """A soft variant with its KL on the wrong side: pi is proportional to pi_ref exp(R / beta) over
+    whole responses, V_0 is its mean of R - sum kappa, and then sum rho = R - V_0 for each of them.
+    """
+    rewards, tokens, _, ref, _, _ = solved_tree(seed, beta, depth)
+    Q, tables, A = rewards, [], ref.size(-1)
+    for t in reversed(range(depth)):
+        rows = torch.arange(A**t) * A ** (depth - t)  # a leaf below each state of depth t
+        logits = ref[rows, t] + Q.view(-1, A) / beta
+        Q = beta * logits.logsumexp(-1)  # the soft value
+        tables.append(logits.log_softmax(-1)[torch.arange(A**depth) // A ** (depth - t)])
+    pi, mask = torch.stack(tables[::-1], 1), torch.ones(tokens.shape, dtype=torch.bool)
+    logp, ref_logp = chosen(pi, tokens), chosen(ref, tokens)
+    kl = vimpo.kl_from_logits(pi, ref)
+    root = (logp.sum(1).exp() * (rewards - beta * kl.sum(1))).sum()
+    near(root, Q[0], 1e-12)
+    td = vimpo.td_terms(logp, ref_logp, vimpo.centring(kl, True), mask, beta)
+    assert vimpo.residuals(td, rewards, root.expand(len(rewards)), mask).abs().max() < 1e-12
+
+
 def test_an_objective_of_one_s_own_is_one_more_entry():
     """An `if` over names somewhere in the way of whoever adds an objective: here REINFORCE with a
     leave-one-out baseline, written anew."""
