@@ -280,6 +280,16 @@ def test_an_evaluation_that_was_cut_off_ends_in_the_same_file(tmp_path, few, run
     assert texts[0] != texts[5] and texts[1] != texts[6]
 
 
+def test_progress_counts_the_parts_together(monkeypatch):
+    """Time to go that begins anew with each part, or shares above 1."""
+    shown = []
+    monkeypatch.setattr(kept, "progress", lambda phase: lambda *seen: shown.append(seen))
+    show = kept.progress_of_parts(10)
+    for done, part, tokens in ((0, 4, 4), (2, 4, 9), (4, 4, 20), (0, 6, 6), (6, 6, 30)):
+        show(done, part, tokens)
+    assert shown == [(0, 10, 4), (2, 10, 9), (4, 10, 20), (4, 10, 26), (10, 10, 50)]
+
+
 def test_only_the_same_evaluation_goes_on(tmp_path, few, run, cut, capsys, monkeypatch):
     """Half of a table from other settings, other problems or other weights."""
     parts, out = tmp_path / "o.json.parts", tmp_path / "o.json"
