@@ -178,6 +178,21 @@ def ppo_loss(logps, old_logps, advantages, mask, clip_low=0.2, clip_high=0.28, d
 
 
 @torch.no_grad()
+def rounding_variance(logps, sampler_logps, mask, lam, beta):
+    """The variance that rounding alone gives the advantages: logps, sampler_logps [B, T] -> float.
+
+    Trainer and sampler compute the same log-probs by different kernels, and differ by rounding: by
+    3e-7 nats a token in fp32, by 0.01 and more in bf16. Policy and reference differ by two to three
+    times that, once they have different weights. A_t sums td with weights lam^l, so variances add
+    up with weights lam^(2l).
+    """
+    gap = torch.where(mask, logps - sampler_logps, 0).abs().sum()
+    terms = gae(mask.to(logps.dtype), mask, lam**2).sum()
+    gap, terms, N = all_reduce_sum(gap, terms, mask.sum())
+    return float((beta * gap / N) ** 2 * terms / N)
+
+
+@torch.no_grad()
 def actor_coef_of_share(share, td, rewards, baseline, mask, beta):
     """c_A that gives the actor this share of the value loss's pull on a token.
 
@@ -256,7 +271,9 @@ def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_value
         batch.baseline = batch.baseline.clamp(max=v0_cap)
     kl = centring(batch.kl, soft_values)
     batch.td = td_terms(batch.logps, batch.ref_logps, kl, mask, beta)
-    batch.advantages = whiten(gae(batch.td, mask, gae_lambda), mask)
+    # Advantages below eight times their rounding error stay small: until then the actor waits.
+    noise = rounding_variance(batch.logps, batch.sampler_logps, mask, gae_lambda, beta)
+    batch.advantages = whiten(gae(batch.td, mask, gae_lambda), mask, eps=max(1e-8, 64 * noise))
     batch.actor_coef = actor_coef
     if actor_coef is None:
         batch.actor_coef = actor_coef_of_share(

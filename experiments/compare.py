@@ -4,7 +4,7 @@
     python experiments/compare.py --quick              # 10 minutes: VIMPO and GRPO on the demo
     python experiments/compare.py --tune --jobs 2      # learning rates, on seeds 100 and 101
     python experiments/compare.py --seeds 5 --jobs 2   # everything; start it again to go on
-    python experiments/report.py                       # tables and plots from results/*.jsonl
+    python experiments/write_tables.py                       # tables and plots from results/*.jsonl
 
 Seed s gives the same problems, the same random numbers and the same flips to every method, so that
 methods can be compared seed by seed. The jobs are ordered by seed: whatever is finished is a fair

@@ -1,4 +1,4 @@
-"""Rows of results/*.jsonl -> tables in Markdown. report.py puts them in their places."""
+"""Rows of results/*.jsonl -> tables in Markdown. write_tables.py puts them in their places."""
 
 from statistics import mean
 

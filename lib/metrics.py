@@ -16,7 +16,8 @@ def batch_metrics(batch, samples, beta):
     """The means of a step's batch, after scoring and credit; the same in all processes.
 
     actor_share is c_A / (beta mean|R - V_0 - sum td| N/B), the actor's pull on a token relative to
-    the value loss's; None where there is no value loss, or nothing left to learn from.
+    the value loss's; None where there is no value loss, or nothing left to learn from. td_noise is
+    what rounding adds to a td, beta times sampler_gap; td_size, the mean |td|, grows beyond it.
     """
     B, N = batch.responses, batch.tokens
     groups = batch.rewards.view(-1, samples)  # [groups, S]
@@ -32,17 +33,21 @@ def batch_metrics(batch, samples, beta):
         "sampler_gap": gap.sum(),
         "kl": 0.0 if batch.kl is None else batch.kl.sum(),
         "residual": 0.0,
+        "td_size": 0.0 if batch.td is None else batch.td.abs().sum(),
     }
     if batch.td is not None:
         sums["residual"] = (batch.td.sum(1) - (batch.rewards - batch.baseline)).abs().sum()
     totals = all_reduce_sum(*sums.values())
     means = {name: float(total) / B for name, total in zip(sums, totals, strict=True)}
-    for name in ("entropy", "sampler_gap", "kl"):  # these are a mean over tokens
+    for name in ("entropy", "sampler_gap", "kl", "td_size"):  # these are a mean over tokens
         means[name] *= B / N
     residual = means.pop("residual")
     share = batch.actor_coef / (beta * residual * N / B) if residual > 0 else None
     if batch.kl is None:
         means["kl"] = None
+    means["td_noise"] = beta * means["sampler_gap"]
+    if batch.td is None:
+        means["td_size"] = means["td_noise"] = None
     means |= {"response_tokens": N / B, "actor_share": share, "actor_coef": batch.actor_coef}
     return means
 

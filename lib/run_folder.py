@@ -181,9 +181,9 @@ def begin(out, resume, settings, digests, may_change):
 
     settings {name: value}; digests {name in messages: digest} of all else that a step depends on;
     may_change: the settings that do not change what a step computes. Returns {"out", "checkpoint"
-    (its folder, or None), "step", "reference" (likewise), "history" (the rows of metrics.jsonl), "evaluated" (the last step
-    that was), "date" (when the run began), "config" (for write_config)}. ValueError where --resume
-    would make it another run, or a checkpoint is damaged.
+    (its folder, or None), "step", "reference" (likewise), "history" (the rows of metrics.jsonl),
+    "evaluated" (the last step that was), "date" (when the run began), "config" (for write_config)}.
+    ValueError where --resume would make it another run, or a checkpoint is damaged.
     """
     out, date = Path(out), datetime.datetime.now().isoformat()
     if resume:

@@ -15,7 +15,7 @@ import credit
 import grades
 import intervals
 import launch
-import report
+import write_tables
 import smollm2
 import tasks
 
@@ -189,14 +189,14 @@ def test_halved_rewards_are_read_back_as_accuracies(tmp_path):
     assert not row["collapsed"] and row["mean"] == 1.0
 
 
-def test_report_replaces_what_stands_between_its_marks():
+def test_tables_replace_what_stands_between_its_marks():
     """Would catch: a table that is added again at each refresh, or text that is eaten."""
     text = "a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
-    once = report.fill(text, {"one": "| new |", "three": "x"})
+    once = write_tables.fill(text, {"one": "| new |", "three": "x"})
     assert once == "a\n<!-- one -->\n| new |\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
-    assert report.fill(once, {"one": "| new |"}) == once
+    assert write_tables.fill(once, {"one": "| new |"}) == once
     with pytest.raises(ValueError, match="has no end"):
-        report.fill("<!-- one -->", {"one": "x"})
+        write_tables.fill("<!-- one -->", {"one": "x"})
 
 
 def test_credit_of_an_untrained_policy_is_nothing(monkeypatch):

@@ -59,6 +59,8 @@ def test_the_numbers_of_a_step_are_means_over_responses_and_over_tokens():
         "response_tokens": 2.0,
         "actor_coef": 3e-4,
         "actor_share": 3e-4 / (0.01 * residual * 2.0),
+        "td_size": 0.1,
+        "td_noise": 0.01 * 0.5,
     }
     assert found == pytest.approx(wanted)
 

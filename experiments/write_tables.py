@@ -1,6 +1,6 @@
 """results/*.jsonl -> the tables in README.md, results/tables.md, and the plots.
 
-    python experiments/report.py
+    python experiments/write_tables.py
 
 In README.md a table stands between <!-- NAME --> and <!-- end -->; what is between is replaced, the
 text around it is left alone. The plots need matplotlib; without it they are left as they are.
@@ -131,7 +131,7 @@ def plots():
 def main():
     found = all_tables()
     parts = [f"## {name}\n\n{content}\n" for name, content in found.items()]
-    text = "# All tables\n\nMade by report.py from the rows beside this file.\n\n"
+    text = "# All tables\n\nMade by write_tables.py from the rows beside this file.\n\n"
     (RESULTS / "tables.md").write_text(text + "\n".join(parts), encoding="utf-8")
     readme = HERE / "README.md"
     if readme.exists():
