@@ -15,9 +15,9 @@ import credit
 import grades
 import intervals
 import launch
-import write_tables
 import smollm2
 import tasks
+import write_tables
 
 import train
 from lib.tokenizer import Tokenizer
