@@ -44,8 +44,9 @@ MAX_DIGITS = 600  # working precision; what would need more is not equal
 MAX_MAGNITUDE = 1000  # decimal exponent of an irrational power
 MAX_ANGLE = 10**6  # argument of a trigonometric function
 MAX_COUNT = 1000  # of a factorial, the n of a binomial
-MAX_FUEL = 10_000  # units of work (a microsecond or two each) for one comparison
-POINTS, MAX_POINTS = 6, 16  # where an identity must hold; whole numbers where steps must
+MAX_FUEL = 12_000  # units of work (a microsecond or two each) for one comparison
+POINTS = 6  # points at which an identity in symbols must hold
+MAX_POINTS = 16  # points at which one with steps or factorials must hold
 
 # ---- Symbols and shapes --------------------------------------------------------------------------
 EQUATIONS = {"named", "eqn"}
@@ -56,59 +57,77 @@ COMMON_LOG = MARK_VALUES | {"log": ("fn", "ln", ("num", Fraction(10)))}
 NO_NAMES = {"%", "°", "±", "∓", "pi"}
 WHOLE_NAMES = set("nmkNMKijl")
 NAME_HEAD = re.compile(r"[^_(]*")
-CALL = re.compile(r"([a-zA-Z]{1,9})\(([A-Za-z])\)")  # f(x)
+CALL = re.compile(r"([a-zA-Z]{1,9})_\(([A-Za-z])\)")  # f(x)
 BRACKETS = {"<": "()", "<=": "[]"}
 MINUS_INFINITY, INFINITY = REALS[1]
 local = threading.local()  # mpmath's global context is shared by all threads: each keeps its own
+# kind of point -> how large numerators may be, point by point, and which denominators occur
+FEW_LARGE = (30, 30, 30, 400, 30, 30, 30, 10**7)
+SPREAD = {
+    "rational": ((4000, 4000, 2**20, 2**30), range(901, 1501, 2)),
+    "whole": (FEW_LARGE, (1,)),
+    "step": (FEW_LARGE, (1, 2, 3, 2, 4, 6)),  # halves and thirds, where floors jump
+}
 
 
 def point(names, k, kind="rational"):
-    """What stands for each symbol at the k-th point, the same in every run.
+    """The k-th point, the same in every run: what stands for each symbol.
 
-    rational: all negative, all positive, mixed, ...; coarse: of all sizes; whole: -1, 0, 1, 2, then
-    others, few of them large; step: halves, thirds, ... too.
+    All symbols are negative at it, or all positive, or mixed. The kinds with whole numbers begin
+    with -1, 0, 1, 2.
     """
+    sizes, denominators = SPREAD[kind]
     values = {}
     for n, name in enumerate(sorted(names)):
         seed = blake2b(f"{name} {k}".encode("ascii", "replace"), digest_size=9)
-        random = int.from_bytes(seed.digest(), "big")
-        low, high = random % 2**30, random >> 32
-        negative = (True, False, n & 1, False, n >> 1 & 1, False)[k % 6] and name != "log"
-        if kind in ("rational", "coarse"):
-            size = low % (4000 if kind == "rational" else 2 ** (12 + k % 4 * 6)) + 1
-            below = 2 * (high % 300) + 901
-        else:
-            size = low % (30, 30, 30, 400, 30, 30, 30, 10**7)[k % 8]
-            below = (1, 2, 3, 2, 4, 6)[high % 6] if kind == "step" else 1
-            if k < 4:
-                size, negative = (k + n) % 4 - 1, False
-        values[name] = ("num", Fraction(-size if negative else size, below))
+        high, low = divmod(int.from_bytes(seed.digest(), "big"), 2**32)
+        size = low % sizes[k % len(sizes)] + 1
+        signs = (True, False, n & 1, False, n >> 1 & 1, False)
+        if signs[k % 6] and name != "log":
+            size = -size
+        if kind != "rational" and k < 4:
+            size = (k + n) % 4 - 1
+        below = denominators[high % len(denominators)]
+        values[name] = ("num", Fraction(size, below))
     return values
 
 
 def name_of(node):
     r"""The name an equation gives to its value: x, x_1, AB, f(x), (x, y), \text{speed}; or ""."""
-    is_tuple = node[0] == "seq" and node[2] == "()"
-    parts = node[1] if is_tuple else node[1:] if node[0] == "mul" else (node,)
-    letters = all(part[0] in ("sym", "text", "const") for part in parts)
-    if not letters or {part[1] for part in parts} & NO_NAMES:
+    parts, comma = (node,), ""
+    if node[0] == "mul":
+        parts = node[1:]
+    elif is_tuple(node):
+        parts, comma = node[1], ","
+    names = [name for kind, name, *_ in parts if kind in ("sym", "text", "const")]
+    if len(names) < len(parts) or NO_NAMES & set(names):
         return ""
-    return ("," if is_tuple else "").join(part[1] for part in parts)
+    return comma.join(names)
 
 
 def flat(items):
-    return tuple(x for item in items for x in (item[1] if item[0] == "list" else [item]))
+    """The items of nested lists."""
+    found = []
+    for item in items:
+        found += item[1] if item[0] == "list" else [item]
+    return tuple(found)
+
+
+def is_tuple(node):
+    return node[0] == "seq" and node[2] == "()"
 
 
 def is_set(node):
-    return node[0] in ("sets", "set") or (node[0] == "seq" and len(node[1]) == 2)
+    interval = node[0] == "seq" and len(node[1]) == 2
+    return interval or node[0] in ("sets", "set")
 
 
 def ends_of(node):
     """The finite end points of a set of reals."""
     want(is_set(node), "not a set of reals")
-    ends = set().union(*map(ends_of, node[1])) if node[0] == "sets" else set(node[1])
-    return ends - {INFINITY, MINUS_INFINITY}
+    if node[0] == "sets":
+        return set().union(*map(ends_of, node[1]))
+    return set(node[1]) - {INFINITY, MINUS_INFINITY}
 
 
 def cells_of(node, rank):
@@ -120,7 +139,8 @@ def cells_of(node, rank):
         return found
     if node[0] == "set":
         return {rank[x] for x in node[1]}
-    (low, high), (opening, closing) = [rank[x] for x in node[1]], node[2]
+    low, high = [rank[x] for x in node[1]]
+    opening, closing = node[2]
     want(low <= high, "not an interval")
     return set(range(low + (opening == "("), high + (closing == "]")))
 
@@ -130,7 +150,7 @@ class Comparison:
     """One comparison: the work it may still spend, and the numeric context it is in."""
 
     def __init__(self):
-        self.fuel, self.how = MAX_FUEL, "same form"
+        self.fuel, self.how = MAX_FUEL, "same form or rational arithmetic"
         self.is_answer = False  # is it the answer that is resolved, not the gold?
         self.real_only = False  # is a value that is not real undefined?
 
@@ -193,7 +213,8 @@ class Comparison:
         if kind == "num":
             return parts[0]
         if kind == "const":
-            return self.real(+getattr(self.mp, "j" if parts[0] == "i" else parts[0]))
+            name = "j" if parts[0] == "i" else parts[0]
+            return self.real(+getattr(self.mp, name))
         want(kind in ("add", "mul", "pow", "fn"), f"a {kind} is not a number")
         try:
             args = [self.value(x, env) for x in parts if isinstance(x, tuple)]
@@ -211,8 +232,8 @@ class Comparison:
             for x in rest:
                 total = self.fit(total + x if kind == "add" else total * x)
         if type(total) is not Fraction:
-            self.spend(self.mp.dps / (3 if kind in ("pow", "fn") else 10))
-            self.size = max(self.size, 0.302 * self.mp.mag(total)) if total else self.size
+            self.spend(self.mp.dps / 4)
+            self.size = max(self.size, 0.302 * self.mp.mag(total))
             want(not self.real_only or self.mp.im(total) == 0, "not real", ZeroDivisionError)
         return total
 
@@ -224,9 +245,8 @@ class Comparison:
             return x
         if type(x) is Fraction and rational and y.denominator == 1:
             bits = max(x.numerator.bit_length(), x.denominator.bit_length()) - 1
-            small = abs(x) == 1 or abs(y) * bits <= MAX_BITS
-            want(small, f"more than {MAX_BITS} bits", OverflowError)
-            return self.fit(x ** int(y % 2 if abs(x) == 1 else y))
+            want(abs(y) * bits <= MAX_BITS, f"more than {MAX_BITS} bits", OverflowError)
+            return self.fit(x ** int(y))
         x, z, mp = self.real(x), self.real(y), self.mp
         want(abs(x) > self.tiny, "zero, or too near to tell", ZeroDivisionError)
         odd_root = rational and y.denominator % 2 == 1 < y.denominator
@@ -275,8 +295,6 @@ class Comparison:
     # ---- Compare scalars -------------------------------------------------------------------------
     def scalars(self, a, b):
         """Are two scalars equal?"""
-        if a[0] == b[0] == "num":
-            self.how = "rational arithmetic"
         if a == b or "inf" in (a[0], b[0]) or a[0] == b[0] == "num":
             return a == b
         one, two = self.inventory(a), self.inventory(b)
@@ -287,7 +305,8 @@ class Comparison:
             if mark in one ^ two and ("sym", mark) in (a[-1], b[-1]):
                 kind, *rest = b if mark in one else a
                 share = mark == "%" and kind == "num" and abs(rest[0]) < 1
-                meanings += [] if share else [MARK_VALUES | {mark: ONE}]
+                if not share:
+                    meanings.append(MARK_VALUES | {mark: ONE})
         if "log" in one ^ two:
             meanings.append(COMMON_LOG)
         return any(self.zero(minus(a, b), one | two, env) for env in meanings)
@@ -307,39 +326,42 @@ class Comparison:
             return holds("whole", 40)
         if names & {r"\floor", r"\ceil"}:  # steps agree here and there by chance
             steps = holds("whole" if whole_names else "step", 40)
-            return steps and (whole_names or holds("coarse", 3 * POINTS))
-        if holds("coarse" if r"\abs" in names else "rational", POINTS):
+            return steps and (whole_names or holds("rational", 3 * POINTS))
+        if holds("rational", POINTS):
             return True
         return not self.exact and whole_names and holds("whole", 40)
 
     def vanishes(self, node, points, real_only=False):
         """Is it zero at each of these points where it is defined, and defined at three or all?"""
-        self.real_only, defined = real_only, 0
+        self.real_only, defined, height = real_only, 0, 0
         undefined = ArithmeticError if len(points) > 1 else ZeroDivisionError
         for env in points:
             with suppress(undefined):
-                if not self.is_zero(node, env, first=not defined or self.exact):
+                if not self.is_zero(node, env, height):
                     return False
-                defined += 1
+                defined, height = defined + 1, self.height
             if defined == MAX_POINTS:
                 break
         if defined < min(3, len(points)):  # then principal values are taken as well
             return real_only and self.vanishes(node, points)
-        where = f" at {defined} points" if len(points) > 1 else ""
-        self.how = ("rational arithmetic" if self.exact else "60 digits or more") + where
+        self.how = "rational arithmetic" if self.exact else "60 digits or more"
         return True
 
-    def is_zero(self, node, env, first):
-        """Exactly where the value is rational, else to as many digits as its height asks for."""
-        digits = 30 if first else 25 + self.height
+    def is_zero(self, node, env, height):
+        """Exactly where the value is rational, else to as many digits as its height asks for.
+
+        `height` is that of the last point. It is 0 at the first, which needs the most digits.
+        """
+        digits = max(30, 25 + height)
         while True:
             self.numeric(digits)
             value = self.value(node, env)
             if self.exact:
                 return value == 0
-            if abs(self.real(value)) >= self.mp.mpf(10) ** int(2 * self.size + 10 - digits):
+            rounding = self.mp.mpf(10) ** int(2 * self.size + 10 - digits)
+            if abs(self.real(value)) >= rounding:
                 return False
-            enough = 60 + 3 * self.height if first else 20 + self.height
+            enough = 20 + self.height if height else 60 + 3 * self.height
             if digits >= enough:
                 return True
             digits = enough + 10  # the height may be a little more later on
@@ -351,7 +373,8 @@ class Comparison:
             return False
         env = MARK_VALUES | point(names, 1)
         self.numeric(30)
-        ratio = self.real(self.value(d1, env)) / self.real(self.value(d2, env))
+        one, two = [self.real(self.value(d, env)) for d in (d1, d2)]
+        ratio = one / two
         factor = Fraction(str(ratio.real)).limit_denominator(10**6)
         allowed = factor > 0 if positive else factor != 0
         return allowed and self.scalars(d1, product(("num", factor), d2))
@@ -364,8 +387,6 @@ class Comparison:
             return self.relation(node[1], node[2])
         if kind == "list":
             return self.named_list(tuple(map(self.resolve, node[1])), node[2])
-        if kind == "sets":
-            return (kind, tuple(map(self.resolve, node[1])), node[2])
         if kind == "set":
             items = []
             for item in flat(map(self.resolve, node[1])):
@@ -379,8 +400,10 @@ class Comparison:
         if kind == "seq" and "∓" not in names:
             signed = [item for item in node[1] if "±" in self.inventory(item)]
             want(len(signed) < 2, "two independent signs")
-        upper, lower = substitute(node, "±", ONE), substitute(node, "±", MINUS_ONE)
-        return ("list", (substitute(upper, "∓", MINUS_ONE), substitute(lower, "∓", ONE)), (",",))
+        values = []
+        for sign, other in ((ONE, MINUS_ONE), (MINUS_ONE, ONE)):
+            values.append(substitute(substitute(node, "±", sign), "∓", other))
+        return ("list", tuple(values), (",",))
 
     def named_list(self, items, separators):
         """x = 1, x = 2  or  x = 1, 2  or  x < 1 or x > 2: the name stands for the whole list."""
@@ -414,7 +437,9 @@ class Comparison:
             distance = self.closed(minus(exact[-1], last))
             places = len(str(last[1].denominator)) - 1
             want(2.1 * abs(distance) <= self.mp.mpf(10) ** -places, "not near")
-            return self.relation(exact, operators[:-1]) if exact[1:] else self.resolve(exact[0])
+            if len(exact) == 1:
+                return self.resolve(exact[0])
+            return self.relation(exact, operators[:-1])
         name = name_of(sides[0])
         if name and operators == ("in",):
             return ("named", name, self.resolve(sides[1]), None)
@@ -432,18 +457,19 @@ class Comparison:
         name, last = name_of(sides[0]), name_of(sides[-1])
         if not name and (last or not free[0]) and sides[-1][0] != "text":
             sides, free, name = sides[::-1], free[::-1], last
-        if name and not any(name in names for names in free[1:]):
+        rest = set().union(*free[1:])
+        difference = minus(*sides[:2])
+        if name and name not in rest:
             # a value without symbols solves an equation: x + 4 = 3x is no answer for x = 2
-            difference = minus(*sides[:2]) if any(free[1:]) else None
-            return ("named", name, self.agreed(sides[1:]), difference)
+            return ("named", name, self.agreed(sides[1:]), difference if rest else None)
         if not any(free):
             return self.agreed(sides)
-        want(len(sides) == 2 or not any(free[1:]), "a chain of equations")
+        want(len(sides) == 2 or not rest, "a chain of equations")
         # m + n = 113 says what was asked and 113; 2x = 226 is to be solved
         functions = [x for x in self.inventory(sides[0]) if x[0] == "\\"]
         quantity = self.is_answer and (functions or len(free[0]) > 1)
-        value = self.agreed(sides[1:]) if quantity and not any(free[1:]) else None
-        return ("eqn", "", value, minus(*sides[:2]))
+        value = self.agreed(sides[1:]) if quantity and not rest else None
+        return ("eqn", "", value, difference)
 
     def agreed(self, sides):
         """The value of sides that are all equal."""
@@ -457,12 +483,14 @@ class Comparison:
         free = [n for n, side in enumerate(line) if self.free(side)]
         n = free[0] if len(free) == 1 else 0
         name = name_of(line[n])
-        if name and (len(sides) == 2 or (len(sides) == 3 and n == 2)):
+        if name and len(sides) - 1 <= n <= 2:
             brackets = BRACKETS[signs[n - 1]][0] + BRACKETS[signs[n]][1]
-            return ("named", name, ("seq", (line[n - 1], line[n + 1]), brackets), None)
-        steps = zip(sides, operators, sides[1:], strict=False)
-        parts = [("ineq", minus(high, low), operator) for low, operator, high in steps]
-        return ("list", tuple(parts), operators[1:]) if parts[1:] else parts[0]
+            interval = ("seq", (line[n - 1], line[n + 1]), brackets)
+            return ("named", name, interval, None)
+        parts = []
+        for low, operator, high in zip(sides, operators, sides[1:], strict=False):
+            parts.append(("ineq", minus(high, low), operator))
+        return ("list", tuple(parts), operators[1:])
 
     # ---- Compare shapes --------------------------------------------------------------------------
     def same_text(self, answer, gold):
@@ -470,10 +498,8 @@ class Comparison:
         self.spend(4 * (len(answer) + len(gold)))
         (a, units), (b, others) = parse(answer), parse(gold)
         # two units must agree, one may be left out; degrees are angles, which may be in radians
-        both, degree = units | others, {"°"}
-        same = units <= degree or others <= degree or units - degree == others - degree
-        agree = same and len(both - degree) <= 1 and not {"°", "rad"} <= both
-        want(agree, "different units")
+        both = units | others
+        want(len(both - {"°"}) <= 1 and not {"°", "rad"} <= both, "different units")
         self.is_answer = True
         a, self.is_answer = self.resolve(a), False
         return self.same(a, self.resolve(b))
@@ -487,7 +513,8 @@ class Comparison:
         if kinds <= EQUATIONS:
             return self.same_equation(a, b)
         if kinds & EQUATIONS:  # x = 5 against 5, m + n = 5 against 5
-            (_, name, value, _), other = (a, b) if a[0] in EQUATIONS else (b, a)
+            stated, other = (a, b) if a[0] in EQUATIONS else (b, a)
+            _, name, value, _ = stated
             alike = value is not None and self.same(value, other)
             return alike or (kinds == {"list", "named"} and self.by_name(other, value, name))
         if kinds == {"ineq"}:
@@ -495,13 +522,16 @@ class Comparison:
         if kinds <= {"list", "set"}:
             return self.each(a[1], b[1])
         if kinds <= {"mat", "seq"}:  # a column of numbers may be written as a tuple
-            alike = a[2] == b[2] or (a[2], b[2]) == (1, "()")
-            return alike and self.each(a[1], b[1], ordered=True)
+            _, xs, form = a
+            _, ys, other = b
+            alike = form == other or (form, other) == (1, "()")
+            return alike and self.each(xs, ys, ordered=True)
         if kinds == {"list", "seq"}:
             return self.by_name(a, b)
         if "sets" in kinds:
             if a[0] == "list" and "and" not in a[2]:  # (1, 2) or (3, 4)
-                a = ("sets", a[1], [set.union] * (len(a[1]) - 1))
+                unions = [set.union] * (len(a[1]) - 1)
+                a = ("sets", a[1], unions)
             return is_set(a) and is_set(b) and self.same_points(a, b)
         if "ratio" in kinds and not kinds & STRUCTURES:
             return self.same_ratio(a, b)
@@ -509,11 +539,15 @@ class Comparison:
 
     def same_ratio(self, a, b):
         """2:4 is 1:2 and 1/2."""
-        xs, ys = (node[1] if node[0] == "ratio" else (node, ONE) for node in (a, b))
-        times = [all(x[0] == "num" and 9 < x[1] < 60 for x in items[1:]) for items in (xs, ys)]
-        if a[0] == b[0] and any(times):  # 9:24 is a time of day, or a ratio: it is no other ratio
-            return xs == ys
-        left, right = [product(x, ys[0]) for x in xs], [product(y, xs[0]) for y in ys]
+        xs = a[1] if a[0] == "ratio" else (a, ONE)
+        ys = b[1] if b[0] == "ratio" else (b, ONE)
+        if a[0] == b[0]:
+            for items in (xs, ys):
+                # 9:24 is a time of day, or a ratio: it is no other ratio
+                if all(x[0] == "num" and 9 < x[1] < 60 for x in items[1:]):
+                    return xs == ys
+        left = [product(x, ys[0]) for x in xs]
+        right = [product(y, xs[0]) for y in ys]
         return self.each(left, right, ordered=True)
 
     def same_equation(self, a, b):
@@ -538,24 +572,26 @@ class Comparison:
 
     def by_name(self, pairs, seq, names=None):
         """x = 2, y = 3, in any order, against (2, 3) or (x, y) = (2, 3)."""
-        if seq[0] != "seq" or seq[2] != "()":
+        if not is_tuple(seq):
             return False
         values = {item[1]: item[2] for item in pairs[1] if item[0] == "named"}
         letters = all(len(name) == 1 for name in values)
         order = names.split(",") if names else sorted(values) if letters else [*values]
         if len(values) < len(pairs[1]) or sorted(order) != sorted(values):
             return False
-        return self.each([values[name] for name in order], seq[1], ordered=True)
+        coordinates = [values[name] for name in order]
+        return self.each(coordinates, seq[1], ordered=True)
 
     def each(self, xs, ys, ordered=False):
         """Are two sequences equal item by item, in order or in any order?"""
         left = list(ys)
         for x in xs:
-            candidates = enumerate(left[:1] if ordered else left)
-            found = next((n for n, y in candidates if self.same(x, y)), None)
-            if found is None:
+            for n, y in enumerate(left[:1] if ordered else left):
+                if self.same(x, y):
+                    del left[n]
+                    break
+            else:
                 return False
-            del left[found]
         return not left
 
     def same_points(self, a, b):

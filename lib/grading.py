@@ -1,5 +1,8 @@
 """Around the verifier: a reward function from a user's own file, and how often a grader is right.
 
+    load_function("FILE.py:function") -> the function, for --reward
+    agreement(path, score)            prints how `score` agrees with a file of graded pairs
+
 A graded pair is a line {"gold": text, "response": text, "expected": true or false, "kind": text}.
 A kind that ends in "-debatable" is a convention, and is counted apart.
 """

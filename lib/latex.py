@@ -38,12 +38,12 @@ CHAINS = (  # separators and operators by precedence, loosest first
 )
 OPERATORS = {token for _, chain in CHAINS for token in chain}
 MARKS = {"%": "%", r"\%": "%", r"\degree": "°"}
-POSTFIX = {"^", "!", "_", *MARKS}
-ROUNDING = {"||": "abs", r"\lfloor\rfloor": "floor", r"\lceil\rceil": "ceil"}
-CLOSING = {"(": ")][", "[": "])[", "]": "][)", "{": "}", "|": "|", r"\{": [r"\}"]}
-CLOSING |= {r"\langle": [r"\rangle"], r"\lfloor": [r"\rfloor"], r"\lceil": [r"\rceil"]}
-ENDS = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle"}
-TUPLES = {r"\langle\rangle": "()", "][": "()", "])": "()", "([": "()", "]]": "(]", "[[": "[)"}
+POSTFIX = {"^", "!", *MARKS}
+# what a pair of brackets means: ]1, 2[ is (1, 2)
+PAIRS = table(r"""() ][ ]) ([ \langle\rangle,(] ]],[) [[,[],{},set \{\},abs ||,floor \lfloor\rfloor,
+    ceil \lceil\rceil""")
+OPENINGS = set(table(r"( [ ] { | \{ \langle \lfloor \lceil"))
+ENDS = set(table(r") ] } \} \rangle \rfloor \rceil"))
 ONE = ("num", Fraction(1))
 MINUS_ONE = ("num", Fraction(-1))
 REALS = ("seq", (("inf", -1), ("inf", 1)), "()")
@@ -51,7 +51,8 @@ NAMES = [*GREEK, "varepsilon", "varphi", "vartheta", "ell", "max", "min"]
 KNOWN = {name: ("sym", name) for name in NAMES}
 KNOWN |= {"pi": ("const", "pi"), "infty": ("inf", 1), "emptyset": ("set", ())}
 # ± takes its two values everywhere at once, and ∓ the other one
-SIGN_TOKENS = {"+": [], "-": [MINUS_ONE], r"\pm": [("sym", "±")], r"\mp": [("sym", "∓")]}
+SIGN_TOKENS = {"+": [], "-": [MINUS_ONE]}
+SIGN_TOKENS |= {r"\pm": [("sym", "±")], r"\mp": [("sym", "∓")]}
 STOPS = {"", *"*/&^_!", r"\\", r"\over", r"\choose", *ENDS, *OPERATORS, *SIGN_TOKENS, *MARKS}
 NEGATIONS = {r"\not", r"\neg", r"\lnot", r"\cancel", r"\sout"}
 MATRIX = re.compile(r"begin ?\{(?:[pb]?matrix|smallmatrix|array|(cases|aligned))\}")
@@ -61,7 +62,9 @@ NAME_MARKS = re.compile(r'["\\{}]')
 
 def product(*factors):
     """A product, flattened; signs go into numbers and infinity, numbers into a matrix."""
-    flat = [x for factor in factors for x in (factor[1:] if factor[0] == "mul" else [factor])]
+    flat = []
+    for factor in factors:
+        flat += factor[1:] if factor[0] == "mul" else [factor]
     sign, (kind, *rest) = flat[0], flat[-1]
     if sign == MINUS_ONE and len(flat) == 2 and kind in ("num", "inf"):
         return (kind, -rest[0])
@@ -99,25 +102,26 @@ def parse(text):
         cut = last_equality(tokens)
         if not cut:
             raise
+    name = ("text", " ".join(tokens[:cut]))
     node, units = Parser(tokens[cut + 1 :]).parse()
-    return ("rel", (("text", " ".join(tokens[:cut])), node), ("=",)), units
+    return ("rel", (name, node), ("=",)), units
 
 
 def last_equality(tokens):
     """The place of the last equality sign after words or letters, or 0; no other operator."""
     depth = cut = 0
     for n, token in enumerate(tokens):
-        depth += (token in CLOSING and token not in "]|") - (token in ENDS)
+        depth += (token in OPENINGS and token not in "]|") - (token in ENDS)
         if depth <= 0 and token in OPERATORS:
             cut = n
             if token != "=":
                 return 0
-    named = any(token[0].isalpha() or token[0] == '"' for token in tokens[:cut])
+    named = any(token[0].isalpha() or '"' in token for token in tokens[:cut])
     return cut if named and not NEGATIONS & set(tokens[:cut]) else 0
 
 
 class Parser:
-    """Recursive descent; all nesting passes through atom(), chains are collected flat."""
+    """Recursive descent. All nesting passes through atom(), which counts its depth."""
 
     def __init__(self, tokens):
         self.tokens, self.at = [*tokens, "", "", "", ""], 0
@@ -140,10 +144,10 @@ class Parser:
         self.at += found
         return self.tokens[self.at - 1] if found else None
 
-    def need(self, *wanted):
-        wish, found = " or ".join(wanted) or "the end", self.next[:20] or "the end"
-        want(self.next in wanted, f"{wish} expected, found {found}")
-        return self.take(wanted)
+    def need(self, wanted):
+        end = "the end"
+        want(self.next == wanted, f"{wanted or end} expected, found {self.next[:20] or end}")
+        self.at += 1
 
     def chain(self, level=0):
         """x, or (kind, (x, y, ...), operators between them) with looser chains outside."""
@@ -159,8 +163,8 @@ class Parser:
         return (kind, tuple(sides), tuple(found)) if found else sides[0]
 
     def sum(self):
-        terms = [product(*self.signs(), self.product())]
-        while self.next in SIGN_TOKENS:
+        terms = []
+        while not terms or self.next in SIGN_TOKENS:
             terms.append(product(*self.signs(), self.product()))
         node = ("add", *terms) if len(terms) > 1 else terms[0]
         if operator := self.take((r"\over", r"\choose")):  # {a + 1 \over b}
@@ -173,17 +177,19 @@ class Parser:
         signs = []
         while sign := self.take(SIGN_TOKENS):
             signs += SIGN_TOKENS[sign]
-        others = [sign for sign in signs if sign != MINUS_ONE]
-        return [MINUS_ONE] * (signs.count(MINUS_ONE) % 2) + others
+            if signs[-2:] == [MINUS_ONE, MINUS_ONE]:  # --5
+                del signs[-2:]
+        return signs
 
     def product(self):
+        """Factors with * or / between them or side by side; a unit ends it."""
         factors = [self.power()]
         slashed = False  # was something other than numbers divided by a slash?
         while (operator := self.take(("*", "/"))) or self.starts():
             if self.unit():
                 break
             before = self.tokens[self.at - 1]
-            signs = self.signs() if operator else []
+            signs = self.signs()
             start, (first, after) = self.at, self.tokens[self.at : self.at + 2]
             factor, left = self.power(), factors[-1]
             if factor[0] == "seq" and left[0] == "sym" and not operator:
@@ -195,8 +201,8 @@ class Parser:
             want("text" not in (factor[0], left[0]), "words beside a value")
             if not operator:
                 want(not slashed, "a/bc: what is divided by what?")
-                closed = before in (")", "!")
-                apart = closed or (left[0] != "num" and (left[0] == "pow" or after == "^"))  # n2^n
+                apart = left[0] == "pow" or (left[0] != "num" and after == "^")  # n2^n
+                apart |= before in (")", "!")
                 want(apart or first[0] not in FIGURES, "two numbers side by side")
             if operator == "/":
                 slashed |= not factor[0] == left[0] == "num"
@@ -213,27 +219,28 @@ class Parser:
 
     def unit(self):
         r"""Reads and notes a unit: \$, cm^2, square miles per hour, eggs. Was there one?"""
-        nouns, parts = [], {"/"} & {self.tokens[self.at - 1]}
+        nouns, unit = [], "/" * (self.tokens[self.at - 1] == "/")
         while True:
             token, after = self.tokens[self.at : self.at + 2]
-            if token == r"\$" or token[:1] == '"':
+            if token == r"\$" or '"' in token:
                 noun = token[1:].lower()
                 letter = len(noun) == 1 and noun.isascii()
                 want(noun in UNITS or not (letter or SCALING & set(noun)), f"{noun!r} is no unit")
-                parts.update(UNITS.get(noun, "").replace("/", " / ").split())
+                unit += " " + UNITS.get(noun, "")
                 nouns.append(noun)
                 self.at += 1
-            elif nouns and token in ("/", "*") and after[:1] == '"':
-                parts |= {token} - {"*"}
+            elif token in ("/", "*") and '"' in after:
+                unit += f" {token} "
                 self.at += 1
             elif nouns and self.take(("^",)):
                 kind, exponent = self.argument()[:2]
                 want(kind == "num", "a power of a unit")
-                parts |= {f"^{abs(exponent)}", "/" if exponent < 0 else "^1"} - {"^1"}
+                unit += f" / ^{-exponent}" if exponent < 0 else f" ^{exponent}"
             else:
                 break
         sentence = len(nouns) > MAX_WORDS or " ".join(nouns).endswith("ed")  # 5 excluded
         want(not sentence, "a sentence")
+        parts = set(unit.replace("/", " / ").split()) - {"*", "^1"}
         if not UNITS.keys() >= set(nouns):  # dollars per egg: of eggs nothing is asked
             parts = {part for part in parts if part[0] not in "/^"}
         if any(part[0] not in "/^" for part in parts):
@@ -245,20 +252,19 @@ class Parser:
         node, seen = self.atom(), 0
         # f(2) is a value of f; so is h(x) in h(x) = 2x. But n(n+1) is a product
         name, opening, argument, closing, relation = self.tokens[self.at - 1 : self.at + 4]
-        alone = len(name) == 1 and opening + closing == "()" and argument.isalpha()
-        called = name in ("f", "g") or (alone and relation in RELATIONS)
-        while token := self.take(POSTFIX | {"("} if called and node[0] == "sym" else POSTFIX):
+        defined = opening + closing == "()" and relation in RELATIONS
+        called = name in ("f", "g") or (argument.isalpha() and defined)
+        while node[0] == "sym" and (self.take(("_",)) or (called and self.next == "(")):
+            start, called = self.at, called and self.next != "("
+            self.argument()  # is part of the name
+            marks = NAME_MARKS.sub("", "".join(self.tokens[start : self.at]))
+            node = ("sym", f"{node[1]}_{marks}")
+        while token := self.take(POSTFIX):
             seen += 3 if token == "^" else 1
             want(seen <= 5, "too many marks on one term")  # TeX refuses two exponents in a row
-            if token == "(" or (token == "_" and node[0] == "sym"):
-                self.at -= token == "("
-                start, called = self.at, called and token != "("
-                self.argument()  # is part of the name
-                marks = NAME_MARKS.sub("", "".join(self.tokens[start : self.at]))
-                node = ("sym", node[1] + token.strip("(") + marks)
-            elif token == "^" and node[0] == "seq" and self.take(("T",)):
+            if node[0] == "seq" and self.take(("T",)):
                 pass  # a tuple may be written as a row
-            elif token == "^" and node[0] == "mat" and self.take(("T",)):
+            elif node[0] == "mat" and self.take(("T",)):
                 _, items, columns = node
                 cells = tuple(x for n in range(columns) for x in items[n::columns])
                 node = ("mat", cells, len(items) // columns)
@@ -280,11 +286,12 @@ class Parser:
         return product(*self.signs(), self.atom())
 
     def atom(self):
+        """A number, letter, word or bracket, or a command with its arguments."""
         self.depth += 1
         want(self.depth <= MAX_DEPTH, f"nested more than {MAX_DEPTH} deep")
         token = self.next
         self.at += token != ""
-        if token in CLOSING:
+        if token in OPENINGS:
             node = self.bracket(token)
         elif token.lstrip(".")[:1].isdigit():
             want(len(token.lower().partition("e")[2]) <= 4, "exponent", OverflowError)
@@ -292,12 +299,13 @@ class Parser:
         elif UNITS.get(token[1:].lower()) in CURRENCIES:
             self.units.add(UNITS[token[1:].lower()])
             node = self.atom()
-        elif token[:1] == '"' and len(token) == 2:  # \text{A}
+        elif '"' in token and len(token) == 2:  # \text{A}
             node = ("sym", token[1])
-        elif token[:1] == '"':
+        elif '"' in token:
             words = token[1:]
-            while self.next[:1] == '"':
-                words += self.need(self.next)[1:]
+            while '"' in self.next:
+                words += self.next[1:]
+                self.at += 1
             node = ("text", words.lower())
         elif token[:1] == "\\":
             node = self.command(token[1:])
@@ -312,19 +320,21 @@ class Parser:
         """Between brackets: a group, |x|, a set, a tuple or interval, a floor or ceiling."""
         bars, self.bars = self.bars, opening == "|"
         empty = opening == r"\{" and self.next == r"\}"
-        node = ("list", ()) if empty else self.sum() if self.bars else self.chain()
-        pair = opening + self.need(*CLOSING[opening])
-        self.bars = bars
+        node = ("list", ()) if empty else self.chain()
+        pair = opening + self.next
+        want(pair in PAIRS, f"{opening} is not closed")
+        self.at, self.bars = self.at + 1, bars
         items = node[1] if node[0] == "list" else (node,)
-        if pair == r"\{\}":
+        kind = PAIRS[pair]
+        if kind == "set":
             return ("set", items)
         if pair == "{}" or (len(items) == 1 and pair in ("()", "[]")):
             return node
-        if len(items) == 1 and pair in ROUNDING:
-            return ("fn", ROUNDING[pair], node)
+        if len(items) == 1 and kind in ("abs", "floor", "ceil"):
+            return ("fn", kind, node)
         commas = len(items) > 1 and set(node[2]) <= {",", ";"}
-        want(commas and pair not in ROUNDING, "brackets not understood")
-        return ("seq", items, TUPLES.get(pair, pair))
+        want(commas and kind[0] in "([", "brackets not understood")
+        return ("seq", items, kind)
 
     def command(self, name):
         r"""What follows a backslash: \frac, \sqrt, \sin, a matrix, a Greek letter ..."""
@@ -365,7 +375,8 @@ class Parser:
         return ("add", ("num", Fraction(0)), *terms) if name == "sum" else ("mul", ONE, *terms)
 
     def matrix(self, system):
-        rows, marks = [[self.chain(2)]], ("&", r"\\", "," if system else "&")
+        """A matrix row by row; the lines of a `system`, as in cases, are a list."""
+        rows, marks = [[self.chain(2)]], ("&", r"\\", ",")
         while (mark := self.take(marks)) and not self.next.startswith(r"\end"):
             if mark == "&":
                 rows[-1].append(self.chain(2))
@@ -395,5 +406,6 @@ class Parser:
             x = product(x, self.power())
         node = ("pow", ("const", "e"), x) if name == "exp" else ("fn", name, x)
         if name == "log":
-            node = divided(("fn", "ln", x), ("fn", "ln", base) if base else ("sym", "log"))
+            below = ("fn", "ln", base) if base else ("sym", "log")
+            node = divided(("fn", "ln", x), below)
         return ("pow", node, power) if power else node

@@ -66,13 +66,12 @@ NOT_DIGIT = re.compile(r"\D")
 def to_ascii(match):
     """ASCII for symbols, digits of any script, vulgar fractions and full-width or bold letters."""
     c = match[0]
-    if c in UNICODE or decimal(c, None) is not None:
-        return UNICODE.get(c) or str(decimal(c, ""))
     top, slash, bottom = normalize("NFKC", c).partition("\u2044")
-    if slash:
+    if slash and bottom:
         return rf"\frac{{{top}}}{{{bottom}}}"
     circled = category(c) == "No"  # a circled 1 is not a digit
-    return c if circled else "".join(UNICODE.get(x, x) for x in top)
+    plain = c if circled or c in UNICODE else top
+    return "".join(UNICODE.get(x, str(decimal(x, x))) for x in plain)
 
 
 def ungrouped(match):
@@ -218,6 +217,7 @@ def based(match):
 
 GROUP = r"(?:\{ ?(\d{1,99}) ?\}|(\d))"
 WORDS = rules(
+    # twenty-one
     (r"(?i)\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(one|two|three|four|five|six"
      r"|seven|eight|nine)\b", lambda m: NUMERALS[m[1].lower()][0] + NUMERALS[m[2].lower()]),
     (r"(?i)\ball real numbers\b", r"\\mathbb{R}"),
@@ -326,7 +326,7 @@ PROSE = set(r"""for where with \forall \in \mathbb { } ( ) , all any every each 
 def tokens_of(text):
     """Tokens of a spelled text, asides dropped and words replaced by what they say."""
     tokens = drop_aside(LEXER.findall(text))
-    words = {token[1:].lower() for token in tokens if token[0] == '"'}
+    words = {token[1:].lower() for token in tokens if '"' in token}
     want(not words & REFUSED, f"{words & REFUSED} is no part of an answer")
     # two lines are not 2: in an answer without digits number words stay words beside a noun
     in_words = words - MEANINGS.keys() - UNITS.keys()
@@ -334,7 +334,7 @@ def tokens_of(text):
     found = []
     for n, token in enumerate(tokens):
         low = token[1:].lower()
-        if token[0] != '"' or low not in MEANINGS or (in_words and low in NUMERALS):
+        if '"' not in token or low not in MEANINGS or (in_words and low in NUMERALS):
             label = token == ":" and n and is_noun(tokens[n - 1])
             found.append("=" if label else token)  # Area: 5
         elif low != "times" or n < len(tokens) - 1:  # but 3 times
@@ -343,7 +343,7 @@ def tokens_of(text):
 
 
 def is_noun(token):
-    return token[0] == '"' and len(token) > 2 and token[1:].lower() not in MEANINGS
+    return '"' in token and len(token) > 2 and token[1:].lower() not in MEANINGS
 
 
 def drop_aside(tokens):
@@ -355,7 +355,7 @@ def drop_aside(tokens):
     for n in range(1, len(tokens)):
         before, token = tokens[n - 1 : n + 1]
         member = before in ",;(" and tokens[n + 1 : n + 2] == [r"\in"]
-        bracket = before == "(" and token[0] == '"' and tokens[max(n - 2, 0)] not in "(,;:"
+        bracket = before == "(" and '"' in token and tokens[max(n - 2, 0)] not in "(,;:"
         if not (member or bracket or token in CONDITIONS):
             continue
         rest = [t for t in tokens[n:] if t.strip('"') not in PROSE]

@@ -60,7 +60,7 @@ def test_the_parser_agrees_with_values_computed_beside_the_text():
     assert compared > 200
 
 
-# ---------------------------------------------------------------------------------------- patterns
+# ---- Patterns ------------------------------------------------------------------------------------
 def compiled(value):
     """All regular expressions in a module's variable."""
     if isinstance(value, re.Pattern):
