@@ -345,21 +345,11 @@ def loop(run):
             console.die("train.py", found + kept, code=1)
 
 
-ADVICE = {  # when a phase runs out of GPU memory
-    "loading": "take a smaller model, or give --offload",
-    "sampling": "lower --slots or --max-new-tokens",
-    "scoring": "lower --tokens-per-microbatch",
-    "the update": "lower --tokens-per-microbatch or give --recompute-activations or --offload",
-    "the evaluation": "lower --slots or --max-new-tokens",
-}
-
-
 def give_up(phase, error, run=None):
     """End with one line. In the middle of a run, first save the finished steps if that can be."""
     code, reason = 2, error
     if isinstance(error, torch.OutOfMemoryError):
-        cause = " ".join(str(error).split())[:200]
-        code, reason = 1, f"out of GPU memory in {phase}: {ADVICE[phase]} ({cause})"
+        code, reason = 1, metrics.out_of_memory(phase, error)
     if run and run.whole and distributed.world_size() == 1:
         with contextlib.suppress(OSError):  # a full disk, which may be what brought us here
             save(run)
@@ -374,15 +364,8 @@ def main(argv=None):
     with contextlib.ExitStack() as stack:
         try:
             run = set_up(args, stack)
-            size = sum(p.numel() for p in run.model.parameters()) / 1e6
-            if args.demo:
-                say("The demo: a tiny model that can do sums but makes slips learns to take care.")
-            batch = f"{args.prompts_per_step} prompts x {args.samples_per_prompt} samples"
-            say(f"{args.algo}: {args.model} ({size:.1f}M parameters, {args.dtype}), "
-                f"{len(run.problems)} problems, steps {run.step + 1} to {run.steps} of {batch} "
-                f"-> {run.out}")  # fmt: skip
-            if run.step >= run.steps:
-                say(f"{run.out} is at step {run.step} already; more --steps or --epochs go on")
+            size = sum(p.numel() for p in run.model.parameters())
+            say(metrics.first_lines(args, size, len(run.problems), run.step, run.steps, run.out))
             code = loop(run)
         except (ValueError, OSError, torch.OutOfMemoryError) as error:
             give_up(run.phase if run else "loading", error, run)

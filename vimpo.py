@@ -335,3 +335,8 @@ OBJECTIVES = {
     "dr_grpo": Objective(dr_grpo_credit, clipped_loss),
     "rloo": Objective(rloo_credit, rloo_loss),
 }
+
+if __name__ == "__main__":  # the equations with numbers, on one example
+    from demo.walk import main
+
+    main()

@@ -113,6 +113,20 @@ def _numbers(x, digits):
     return [round(v, digits) if math.isfinite(v) else None for v in x.tolist()]
 
 
+def first_lines(args, size, problems, step, steps, out):
+    """What a run says when it begins: `size` parameters, steps after `step` up to `steps`."""
+    lines = []
+    if args.demo:
+        lines.append("The demo: a tiny model that can do sums but makes slips learns to take care.")
+    batch = f"{args.prompts_per_step} prompts x {args.samples_per_prompt} samples"
+    model = f"{args.model} ({size / 1e6:.1f}M parameters, {args.dtype})"
+    what = f"{problems} problems, steps {step + 1} to {steps} of {batch}"
+    lines.append(f"{args.algo}: {model}, {what} -> {out}")
+    if step >= steps:
+        lines.append(f"{out} is at step {step} already; more --steps or --epochs go on")
+    return "\n".join(lines)
+
+
 def step_line(row, steps, minutes):
     """The line of a step that a person reads."""
     kl = "" if row["kl"] is None else f"  kl {row['kl']:.4f}"
@@ -189,3 +203,18 @@ def warn_if_stuck(history, max_new_tokens):
             f"value loss; the authors' share is 0.025. Responses are short "
             f"({now['response_tokens']:.0f} tokens): leave --actor-coef out, --actor-share sets it"
         )
+
+
+ADVICE = {  # when a phase of train.py runs out of GPU memory
+    "loading": "take a smaller model, or give --offload",
+    "sampling": "lower --slots or --max-new-tokens",
+    "scoring": "lower --tokens-per-microbatch",
+    "the update": "lower --tokens-per-microbatch or give --recompute-activations or --offload",
+    "the evaluation": "lower --slots or --max-new-tokens",
+}
+
+
+def out_of_memory(phase, error):
+    """One line: in which phase, what helps, and what torch says."""
+    cause = " ".join(str(error).split())[:200]
+    return f"out of GPU memory in {phase}: {ADVICE[phase]} ({cause})"

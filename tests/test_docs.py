@@ -5,6 +5,8 @@ import ast
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,21 @@ def test_the_lesson_rests_on_lib_and_not_the_other_way_round(file):
             found.add(node.module)
     root = {p.stem for p in ROOT.glob("*.py")}
     assert not inside or not root & {name.split(".")[0] for name in found}
+
+
+def test_the_walk_through_prints_a_page_on_which_the_right_curve_rises_and_the_wrong_one_falls():
+    """Numbers that no longer fit on a screen, or that show the opposite of what is said."""
+    command = [sys.executable, "vimpo.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert 20 < len(lines) < 60 and max(map(len, lines)) < 140
+    before, after = [
+        [float(x) for x in re.findall(r"[+-]\d\.\d\d", line)] for line in lines if line[:3] == "V_t"
+    ]
+    assert after[3] > before[3] > 0.5 > before[7] > after[7]
+    losses = re.findall(r"L_V +(\d\.\d+) -> (\d\.\d+)", lines[-1])
+    assert float(losses[0][1]) < float(losses[0][0])
 
 
 def test_readme_names_every_file_and_flag_that_exists_and_none_that_does_not():
