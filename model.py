@@ -165,7 +165,7 @@ class Transformer(nn.Module):
         self.config = config
         self.compute_dtype = dtype  # of the activations
         self.folder = None  # the checkpoint folder it was loaded from
-        self.inv_freq = None  # rope_frequencies, on the device of the tokens
+        self.inv_freq = None  # see frequencies
         self.model = nn.Module()
         table = torch.empty(config.V, config.D)  # undrawn, as in Linear
         self.model.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
@@ -184,21 +184,21 @@ class Transformer(nn.Module):
     def device(self):
         return self.model.embed_tokens.weight.device
 
-    def hidden(self, tokens, cache=None):
-        """tokens [B, T] -> [B, T, D] after the last norm.
+    def frequencies(self):
+        """rope_frequencies on the model's device, copied there once, as a copy stops the GPU."""
+        if self.inv_freq is None or self.inv_freq.device != self.device:
+            self.inv_freq = rope_frequencies(self.config).to(self.device)
+        return self.inv_freq
 
-        cache: None if the tokens start at position 0; else what they come after, a KVCache or
-        anything with its two methods, `start` and `attend`.
-        """
+    def hidden(self, tokens, cache=None):
+        """tokens [B, T] -> [B, T, D] after the last norm. cache: what they come after, a KVCache or
+        anything with its two methods, `start` and `attend`; None: they start at position 0."""
         B, T = tokens.shape
         if cache is None:
             positions = torch.arange(T, device=tokens.device)[None]  # [1, T]
         else:
             positions = cache.start(B, T)  # [B or 1, T]
-        # Made once and kept: a recorded CUDA step must not copy anything from the host.
-        if self.inv_freq is None or self.inv_freq.device != tokens.device:
-            self.inv_freq = rope_frequencies(self.config).to(tokens.device)
-        angles = positions[:, None, :, None] * self.inv_freq  # [B, 1, T, Dh/2], in fp32
+        angles = positions[:, None, :, None] * self.frequencies()  # [B, 1, T, Dh/2], in fp32
         cos, sin = angles.cos(), angles.sin()
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.compute_dtype)  # [B, T, D]
         for i, layer in enumerate(self.model.layers):

@@ -17,20 +17,23 @@ has ended takes the next waiting sample (continuous batching).
 A rows decoded together, V vocabulary, P tokens of a prompt, T of a response at most.
 """
 
-import hashlib
 import math
-from collections import Counter, deque
+from collections import deque
 from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from lib.decoding import decoder, record_steps
 from lib.distributed import all_gather, partition, rank, world_size
-from lib.fast import record_steps, sampling_copy
+from lib.fast import sampling_copy
 from lib.kv_cache import GroupCache, plan_rows
+from lib.sampling import block_width, check_settings, sample_keys, token_noise
 from model import KVCache
 
 PREFILL_TOKENS = 4096  # prompts prefilled together, padding included: enough for full speed
+NUCLEUS = 1024  # top-p is first looked for among so many tokens; it seldom takes more
+NOISE_AHEAD = 16  # on a GPU noise is made for so many tokens in one go
 
 
 class Rollout(NamedTuple):
@@ -45,52 +48,29 @@ class Rollout(NamedTuple):
 # ---- Drawing a token -----------------------------------------------------------------------------
 
 
-def _mix(x):
-    """A hash of 32-bit numbers in int64; both factors are below 2^31, so no product overflows."""
-    x = x & 0xFFFFFFFF
-    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
-    x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
-    return x ^ (x >> 15)
-
-
-def gumbel_noise(keys, t, n, stream):
-    """g [A, n] (fp64) for token number t [A] of the samples with these keys [A, 2]; on every device
-    the same. Different streams give unrelated noise."""
-    first = _mix(keys[:, 0] + _mix(2 * t + stream))  # [A]
-    second = _mix(keys[:, 1] ^ _mix(first + t))  # [A]
-    counters = first[:, None] + torch.arange(n, device=keys.device)  # [A, n]
-    bits = _mix(_mix(counters) ^ second[:, None])  # [A, n]
-    u = (bits.double() + 0.5) * 2.0**-32
-    return -torch.log(-torch.log(u))
-
-
 def gumbel_max(logits, noise):
-    """One draw per row from softmax(logits): [A, n] and [A, n] -> [A]."""
-    return (logits.double() + noise).argmax(1)
+    """One draw per row from softmax(logits): [A, n] and [A, n] (fp64) -> [A]."""
+    return (logits + noise).argmax(1)
 
 
-def keep_likely(logits, top_p, top_k):
-    """logits [A, V], -inf outside the top_k likeliest and, of those, the fewest of mass top_p."""
-    V = logits.size(1)
-    most = min(top_k or V, V)
-    # Mass top_p seldom takes more than 1,024 tokens: try that before sorting all V.
-    width = most if top_k else min(1024, V)
-    while True:
-        values, index = logits.topk(width, dim=1)  # [A, width], descending
-        left = values if top_k else logits
-        mass = (values - left.logsumexp(1, keepdim=True)).exp()
-        before = mass.cumsum(1) - mass  # the mass of the likelier tokens
-        if width == most or bool((before[:, -1] >= top_p).all()):
-            break
-        width = most
-    values = torch.where(before < top_p, values, -torch.inf)
-    return torch.full_like(logits, -torch.inf).scatter_(1, index, values)
+def keep_likely(logits, top_p, top_k, width=None):
+    """logits [A, V] -> the same with -1e30 outside the top_k likeliest and, of those, the fewest of
+    mass top_p; and whether they are among the `width` likeliest (None: V), [A]."""
+    width = min(top_k or width or logits.size(1), logits.size(1))
+    values, index = logits.topk(width, dim=1)  # [A, width], descending
+    left = values if top_k else logits
+    mass = (values - left.logsumexp(1, keepdim=True)).exp()
+    before = mass.cumsum(1) - mass  # the mass of the likelier tokens
+    values = torch.where(before < top_p, values, -1e30)
+    kept = torch.full_like(logits, -1e30).scatter_(1, index, values)
+    return kept, mass.sum(1) >= top_p if width < logits.size(1) and not top_k else None
 
 
-def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
-    """One token per row: logits [A, V], keys [A, 2], t [A] -> token [A], log pi(token) [A].
+def draw(logits, noise, temperature, top_p=1.0, top_k=0, width=None):
+    """One token per row: logits [A, V], noise of token_noise -> token [A], log pi(token) [A], sure.
 
-    log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy.
+    log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy. sure [A]: false
+    where top-p takes more than `width` tokens, so that the draw must be made again; None: all are.
 
     V numbers of noise a token would be many. So the vocabulary is cut into about sqrt(V) blocks: a
     block is drawn by its mass, then a token in it, since p(v) = p(block of v) p(v | block of v).
@@ -98,32 +78,27 @@ def draw(logits, keys, t, temperature, top_p=1.0, top_k=0):
     A, V = logits.shape
     if temperature == 0:
         token = logits.argmax(1)
-        return token, logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)
+        return token, logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1), None
     if temperature != 1:
         logits = logits / temperature
-    filtered = top_p < 1 or top_k > 0
-    blocks = keep_likely(logits, top_p, top_k) if filtered else logits
-    width = max(d for d in range(1, math.isqrt(V) + 1) if V % d == 0)  # of a block
-    blocks = blocks.view(A, -1, width)  # [A, V / width, width]
-    mass = blocks.logsumexp(2)  # [A, V / width]
-    block = gumbel_max(mass, gumbel_noise(keys, t, mass.size(1), stream=0))  # [A]
-    inside = blocks[torch.arange(A, device=logits.device), block]  # [A, width]
-    token = block * width + gumbel_max(inside, gumbel_noise(keys, t, width, stream=1))  # [A]
-    # The mass of all blocks is the mass of all tokens, unless some were filtered out.
-    total = logits.logsumexp(1) if filtered else mass.logsumexp(1)  # [A]
-    return token, logits.gather(1, token[:, None])[:, 0] - total
-
-
-def _sample_keys(prompts, samples_per_prompt, seed):
-    """Two 32-bit words a sample. A prompt that stands twice goes on numbering its samples."""
-    seen, keys = Counter(), []
-    for prompt in map(tuple, prompts):
-        for _ in range(samples_per_prompt):
-            text = f"{seed}:{seen[prompt]}:{','.join(map(str, prompt))}".encode()
-            digest = hashlib.blake2b(text, digest_size=8).digest()
-            keys.append([int.from_bytes(word, "little") for word in (digest[:4], digest[4:])])
-            seen[prompt] += 1
-    return keys
+    filtered, sure = top_p < 1 or top_k > 0, None
+    blocks = logits
+    if filtered:
+        blocks, sure = keep_likely(logits, top_p, top_k, width)
+    size = block_width(V)
+    blocks = blocks.view(A, -1, size)  # [A, V / size, size]
+    within = blocks.log_softmax(2)  # log p(v | block of v)
+    mass = blocks.amax(2) - within.amax(2)  # logsumexp, [A, V / size]
+    block_noise, noise = noise.split([V // size, size], dim=1)
+    block = gumbel_max(mass, block_noise)[:, None]  # [A, 1]
+    within = within.gather(1, block[..., None].expand(A, 1, size))[:, 0]  # [A, size]
+    place = gumbel_max(within, noise)[:, None]  # [A, 1]
+    token = torch.add(place, block, alpha=size)  # [A, 1]
+    if filtered:
+        logp = logits.gather(1, token)[:, 0] - logits.logsumexp(1)
+    else:
+        logp = (mass.log_softmax(1).gather(1, block) + within.gather(1, place))[:, 0]
+    return token[:, 0], logp, sure
 
 
 # ---- The plain sampler ---------------------------------------------------------------------------
@@ -142,7 +117,7 @@ def generate_plain(
 ):  # fmt: skip
     """What `generate` computes, the obvious way: one row a sample, all rows to the end."""
     rows = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    keys = torch.tensor(_sample_keys(prompts, samples_per_prompt, seed), device=model.device)
+    keys = torch.tensor(sample_keys(prompts, samples_per_prompt, seed), device=model.device)
     tokens, lengths = _padded(rows, model.device)  # [B, P], [B]
     cache = KVCache(model, len(rows), tokens.size(1) + max_new_tokens)
     hidden = model.hidden(tokens, cache)  # [B, P, D]
@@ -151,8 +126,8 @@ def generate_plain(
     ids, logps = [[] for _ in rows], [[] for _ in rows]
     ended = [False] * len(rows)
     for t in range(max_new_tokens):
-        step = torch.full_like(lengths, t)
-        token, logp = draw(model.head(last), keys, step, temperature, top_p, top_k)  # [B] each
+        noise = token_noise(keys, torch.full_like(lengths, t), model.config.V)
+        token, logp, _ = draw(model.head(last), noise, temperature, top_p, top_k)  # [B] each
         for row, (v, lp) in enumerate(zip(token.tolist(), logp.tolist(), strict=True)):
             if not ended[row]:
                 ids[row].append(v)
@@ -177,12 +152,13 @@ class Scheduler:
 
     def __init__(self, model, prompts, samples_per_prompt, T, draw_settings, stop_ids, seed, slots):
         self.model = model = sampling_copy(model)
+        self.decode = decoder(model)
         self.prompts, self.samples_per_prompt, self.T = prompts, samples_per_prompt, T
         self.draw_settings = draw_settings  # temperature, top_p, top_k
         self.stop_ids = set(stop_ids)
 
         # The samples; sample i belongs to prompt i // S.
-        self.keys_of = _sample_keys(prompts, samples_per_prompt, seed)
+        self.keys_of = sample_keys(prompts, samples_per_prompt, seed)
         self.waiting = deque(range(len(self.keys_of)))
         self.rollouts = [None] * len(self.keys_of)
         self.finished = 0  # samples that have ended
@@ -191,41 +167,73 @@ class Scheduler:
         # The rows. Rows 0 .. len(owner) - 1 are in use; owner holds their samples.
         longest = max(map(len, prompts))
         A = plan_rows(model, len(self.keys_of), longest + T, slots)
-        device = model.device
-        self.stops = torch.tensor(sorted(self.stop_ids), dtype=torch.long, device=device)
-        self.keys = torch.zeros(A, 2, dtype=torch.long, device=device)
-        self.count = torch.zeros(A, dtype=torch.long, device=device)  # tokens drawn so far
-        self.token = torch.zeros(A, dtype=torch.long, device=device)  # the last of them
-        self.tokens = torch.zeros(A, T, dtype=torch.long, device=device)
-        self.logps = torch.zeros(A, T, device=device)
-        self.done = torch.zeros(A, dtype=torch.bool, device=device)  # its sample has ended
-        self.rows, self.owner = A, []
+        V, whole = model.config.V, {"dtype": torch.long, "device": model.device}
+        static = static_shapes(model.device)
+        self.stops = torch.zeros(V, dtype=torch.bool, device=model.device)
+        self.stops[[v for v in self.stop_ids if v < V]] = True
+        self.keys = torch.zeros(A, 2, **whole)
+        self.count = torch.zeros(A, **whole)  # tokens drawn so far
+        self.token = torch.zeros(A, **whole)  # the last of them
+        self.tokens = torch.zeros(A, T, **whole)
+        self.logps = torch.zeros(A, T, device=model.device)
+        # Of each row: its sample has ended; its last draw is not sure.
+        self.state = torch.zeros(A, 2, dtype=torch.bool, device=model.device)
+        self.rows, self.owner, self.every = A, [], torch.arange(A, **whole)
+        # The noise of the next tokens of each row: at time t entry t mod `ahead` is used.
+        self.ahead = NOISE_AHEAD if static else 1
+        self.times = torch.arange(self.ahead, **whole)
+        self.noise = token_noise(self.keys[:, None], self.times, V)  # [A, ahead, n]
 
         # The prompts of rows in use have slots in the cache.
         self.free = list(range(min(len(prompts), A + 1)))
         self.slot = {}  # prompt -> slot
         self.left = [samples_per_prompt] * len(prompts)  # samples of a prompt that have not ended
         self.prefilled = {}  # prompt -> its prefill, until its last sample has a row
-        self.cache = GroupCache(model, A, len(self.free), longest, T, static_shapes(device))
+        self.cache = GroupCache(model, A, len(self.free), longest, T, static)
 
-    def draw(self, rows, logits):
-        """Draw the next token of these rows [n] from logits [n, V], and note which samples end."""
+    def make_noise(self, rows):
+        """Make the noise of the next `ahead` tokens of these rows, a slice or numbers [n]."""
+        t = self.count[rows, None] + self.times - self.cache.clock % self.ahead  # [n, ahead]
+        self.noise[rows] = token_noise(self.keys[rows, None], t, self.model.config.V)
+
+    def draw(self, rows, logits, noise, width=None):
+        """Draw the next token of these rows, a slice or numbers [n], from logits [n, V], and note
+        which samples end."""
+        token, logp, sure = draw(logits, noise, *self.draw_settings, width)
         count = self.count[rows]
-        token, logp = draw(logits, self.keys[rows], count, *self.draw_settings)
-        column = count.clamp(max=self.T - 1)  # rows that only fill up a shape count on and on
-        self.tokens[rows, column] = token
-        self.logps[rows, column] = logp.float()
+        index = self.every[rows], count
+        self.tokens[index] = token
+        self.logps[index] = logp.float()
         self.token[rows] = token
-        self.count[rows] = count + 1
-        stopped = (token[:, None] == self.stops).any(1)
-        self.done[rows] = stopped | (count + 1 >= self.T)
+        self.count[rows] = count = count + 1
+        self.state[rows, 0] = self.stops[token] | (count >= self.T)
+        if sure is not None:
+            self.state[rows, 1] = ~sure
 
-    def step(self):
+    def step(self, sure=False):
         """One token for each row in use; nothing is read back from the device."""
         A = self.cache.A
-        hidden = self.model.hidden(self.token[:A, None], self.cache)[:, 0]  # [A, D]
+        noise = self.noise[:A].index_select(1, self.cache.now % self.ahead)[:, 0]
+        hidden = self.decode(self.token[:A], self.cache)  # [A, D]
         self.cache.now += 1
-        self.draw(torch.arange(A, device=hidden.device), self.model.head(hidden))
+        self.draw(slice(0, A), self.model.head(hidden), noise, None if sure else NUCLEUS)
+
+    def repeat_step(self):
+        """The last step again, where a draw was not sure: from all of the vocabulary."""
+        rows = self.every[: self.cache.A]
+        self.cache.now -= 1
+        self.count[rows] -= 1
+        self.token[rows] = self.tokens[rows, self.count[rows] - 1]
+        self.state[rows, 1] = False
+        self.step(sure=True)
+
+    def ended(self):
+        """The rows in use whose samples have ended, once all draws are sure."""
+        while True:
+            state = self.state[: len(self.owner)].tolist()
+            if not any(unsure for _, unsure in state):
+                return [row for row, (done, _) in enumerate(state) if done]
+            self.repeat_step()
 
     def prefill(self):
         """Compute the next waiting prompts together, up to PREFILL_TOKENS of them."""
@@ -268,17 +276,23 @@ class Scheduler:
             keys.append(self.keys_of[sample])
             logits.append(first)
         rows = torch.tensor(rows, device=self.keys.device)
-        self.keys[rows] = torch.tensor(keys, device=self.keys.device)
+        self.keys[rows] = keys = torch.tensor(keys, device=self.keys.device)
         self.count[rows] = 0
-        self.draw(rows, torch.stack(logits))
+        noise = token_noise(keys, self.count[rows], self.model.config.V)
+        self.draw(rows, torch.stack(logits), noise)
+        self.state[rows, 1] = False
+        if self.cache.clock % self.ahead:  # else all rows get new noise before the next step
+            self.make_noise(rows)
         self.drawn += len(rows)
 
     def release(self, rows):
         """Hand out the samples of these rows, which have ended, and put the rows to use again."""
-        for row in rows:
-            sample, length = self.owner[row], int(self.count[row])
+        index = torch.tensor(rows, device=self.tokens.device)
+        tokens, all_logps = self.tokens[index].tolist(), self.logps[index].tolist()
+        for i, row in enumerate(rows):
+            sample, length = self.owner[row], self.cache.clock - self.cache.begun[row] + 1
             p = sample // self.samples_per_prompt
-            ids, logps = self.tokens[row, :length].tolist(), self.logps[row, :length].tolist()
+            ids, logps = tokens[i][:length], all_logps[i][:length]
             finished = ids[-1] in self.stop_ids
             self.rollouts[sample] = Rollout(list(self.prompts[p]), ids, logps, finished)
             self.finished += 1
@@ -297,8 +311,9 @@ class Scheduler:
         """The last row in use moves to this one, so that rows in use stay together."""
         last = len(self.owner) - 1
         if row != last:
-            for state in (self.keys, self.count, self.token, self.done, self.tokens, self.logps):
-                state[row] = state[last]
+            of_rows = self.keys, self.count, self.token, self.tokens, self.logps
+            for tensor in (*of_rows, self.state, self.noise):
+                tensor[row] = tensor[last]
             self.owner[row] = self.owner[last]
             self.cache.move_row(last, row)
         self.owner.pop()
@@ -315,21 +330,19 @@ def generate(
     together, None for as many as fit. on_progress(samples done, samples, tokens) is called at every
     step. ValueError for an empty prompt, an unknown id or a bad setting.
     """
-    _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots)
+    settings = temperature, top_p, top_k
+    check_settings(model, prompts, samples_per_prompt, max_new_tokens, *settings, slots)
     if not prompts:
         return []
-    settings = temperature, top_p, top_k
     batch = Scheduler(
         model, prompts, samples_per_prompt, max_new_tokens, settings, stop_ids, seed, slots
     )
-    # Filters wait for the device, to see how many tokens they keep: no such step is recorded.
-    recordable = temperature == 0 or (top_p == 1 and top_k == 0)
-    run = record_steps(model.device) if recordable else lambda step, shapes: step()
+    run = record_steps(model.device)
     batch.admit(list(range(batch.rows)))
     changed = True
     while True:
         # The one wait for the device. A refilled row may end with its first token: look again.
-        while ended := batch.done[: len(batch.owner)].nonzero()[:, 0].tolist():
+        while ended := batch.ended():
             batch.release(ended)
             changed = True
         if on_progress is not None:
@@ -338,7 +351,11 @@ def generate(
             return batch.rollouts
         if changed:
             batch.cache.arrange([batch.slot[s // samples_per_prompt] for s in batch.owner])
+            # Rows not in use count on. The next row ends, and brings us here, before they reach T.
+            batch.count[len(batch.owner) :] = 0
             changed = False
+        if batch.cache.clock % batch.ahead == 0:
+            batch.make_noise(slice(0, len(batch.owner)))
         run(batch.step, batch.cache.shapes())
         batch.cache.clock += 1
         batch.drawn += len(batch.owner)
@@ -347,25 +364,6 @@ def generate(
 def static_shapes(device):
     """Whether few shapes of a decode step should occur: where steps are recorded."""
     return device.type == "cuda"
-
-
-def _check(model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots):
-    for p, prompt in enumerate(prompts):
-        if not prompt:
-            raise ValueError(f"prompt {p} is empty; wanted at least one token (a BOS, say)")
-        if min(prompt) < 0 or max(prompt) >= model.config.V:
-            found = f"an id outside the model's vocabulary of {model.config.V}"
-            raise ValueError(f"prompt {p} holds {found}")
-    counts = {"samples_per_prompt": samples_per_prompt, "max_new_tokens": max_new_tokens}
-    for name, value in (counts | {"slots": 1 if slots is None else slots}).items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; wanted 1 or more")
-    if top_k < 0:
-        raise ValueError(f"top_k is {top_k}; wanted 0 (off) or more")
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}; wanted 0 (greedy) or more")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; wanted more than 0, at most 1")
 
 
 # ---- Several processes ---------------------------------------------------------------------------

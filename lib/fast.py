@@ -3,7 +3,6 @@ swapped for others that compute the same, and tests/test_fast.py holds them agai
 
     train     keep_less(model)       layers that keep half as much for the backward pass
     sample    sampling_copy(model)   weights cast or packed once, for many small products
-    sample    record_steps(device)   a decode step as a recorded CUDA graph
     start     choose_device(...)     the device, and the machine's settings that go with it
 
 A swap replaces the `forward` of a module, from outside: `layer.forward = ...`.
@@ -12,7 +11,6 @@ A swap replaces the `forward` of a module, from outside: `layer.forward = ...`.
 import contextlib
 import ctypes
 import functools
-import sys
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -240,38 +238,6 @@ def sampling_copy(model):
             mlp.forward = functools.partial(_packed_mlp, *packed, mlp.down_proj)
         copy.head = functools.partial(_packed_linear, _pack(copy.head_weight), None)
     return copy
-
-
-def record_steps(device):
-    """-> run(step, shapes): calls step(), on CUDA as a recorded graph where shapes come up again.
-
-    A record holds the very kernels of the eager step, so that ids are the same. It saves launching
-    some thousand kernels a token, which takes longer than what they compute. If recording fails
-    (no memory to spare, say), eager steps go on.
-    """
-    graphs, seen, pool = {}, set(), []
-
-    def run(step, shapes):
-        if shapes in graphs:
-            return graphs[shapes]()
-        # The first time eager: kernels are chosen and loaded then.
-        if device.type != "cuda" or shapes not in seen:
-            seen.add(shapes)
-            return step()
-        pool.append(pool[0] if pool else torch.cuda.graph_pool_handle())
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=pool[0]):
-                step()
-        except RuntimeError as e:
-            reason = str(e).splitlines()[0]
-            print(f"  sampling goes on without CUDA graphs ({reason})", file=sys.stderr)
-            graphs[shapes] = step
-        else:
-            graphs[shapes] = graph.replay
-        return graphs[shapes]()
-
-    return run
 
 
 # ---- The machine ---------------------------------------------------------------------------------

@@ -66,16 +66,16 @@ class SharedPrompts:
         return read.reshape(B, H, T, Dh)
 
 
-def _wide_bmm(a, b):
+def _wide_bmm(a, b, out=None):
     """a @ b of [n, i, j] and [n, j, k], in fp32 at least.
 
     Attention scores rounded to bf16 would show as a gap between sampler and trainer.
     """
     if a.dtype in (torch.float32, torch.float64):
-        return a @ b
+        return torch.bmm(a, b, out=out)
     if a.is_cuda:
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()
+        return torch.bmm(a, b, out_dtype=torch.float32, out=out)
+    return torch.bmm(a.float(), b.float(), out=out)
 
 
 class GroupCache:
@@ -86,30 +86,36 @@ class GroupCache:
     row writes column t mod T, and a row reads the columns since the time that it began.
 
     static: shapes are rounded up so that few of them occur, for steps that are recorded as CUDA
-    graphs. Rows and columns too many are computed, and nobody looks at them.
+    graphs. Rows and columns too many are computed, and nobody looks at them. What a recorded step
+    reads must stay where it is: `arrange` writes into tensors that are made once.
     """
 
     def __init__(self, model, rows, slots, P, T, static):
         """rows: samples at a time; slots: prompts at a time, of P tokens at most; T new tokens."""
         c, device = model.config, model.device
-        kind = {"dtype": model.compute_dtype, "device": device}
+        kind, whole = {"dtype": model.compute_dtype, "device": device}, {"device": device}
         # Zeros, not empty: what is not seen has weight 0, but 0 * NaN would still be NaN.
-        self.k = torch.zeros(c.layers, rows, c.Hkv, T, c.Dh, **kind)
-        self.v = torch.zeros_like(self.k)
+        self.kv = torch.zeros(c.layers, 2, rows, c.Hkv, T, c.Dh, **kind)
+        self.k, self.v = self.kv.unbind(1)
         self.prompt_k = torch.zeros(c.layers, slots, c.Hkv, P, c.Dh, **kind)
         self.prompt_v = torch.zeros_like(self.prompt_k)
-        self.prompt_lengths = torch.zeros(slots, dtype=torch.long, device=device)
-        self.static = static
+        self.lengths = [0] * slots  # of the prompts
+        self.static, self.Hkv, self.scale = static, c.Hkv, c.Dh**-0.5
         # The clock, and when each row began, on the host and again on the device.
         self.clock, self.begun = 0, [0] * rows
-        self.now = torch.zeros(1, dtype=torch.long, device=device)
-        self.began = torch.zeros(rows, dtype=torch.long, device=device)
-        self.slot = torch.zeros(rows, dtype=torch.long, device=device)  # the prompt of each row
-        # For G slots of n rows: members lists the rows of each slot, filled up with row 0; place
-        # says where in that list each row stands. A list for every (G, n), since recorded steps
-        # read the very tensor they were recorded with.
-        self.members = {}
-        self.place = torch.zeros(rows, dtype=torch.long, device=device)
+        self.now = torch.zeros(1, dtype=torch.long, **whole)
+        self.began = torch.zeros(rows, 1, dtype=torch.long, **whole)
+        self.offset = torch.zeros(rows, 1, dtype=torch.long, **whole)  # position of a token - now
+        self.written = torch.full((T,), -1, **whole)  # the time at which each column was written
+        # Added to the scores: 0 where a row looks, minus infinity where it does not.
+        self.seen, self.unseen = torch.zeros((), **whole), torch.full((), -torch.inf, **whole)
+        self.prompt_bias = torch.zeros(rows, P, **whole)
+        # For G slots of n rows: by_prompt lists the heads of each slot's rows, filled up with those
+        # of row 0; by_row says where in that list each row's heads stand. A list for every (G, n),
+        # since recorded steps read the very tensor they were recorded with.
+        self.by_prompt = {}
+        self.by_row = torch.zeros(rows, c.Hkv, dtype=torch.long, **whole)
+        self.heads = torch.arange(c.Hkv, **whole)
 
     def put_prompt(self, slot, k, v):
         """Keep a prompt's keys and values, [layers, Hkv, P, Dh] each.
@@ -119,16 +125,16 @@ class GroupCache:
         P = k.size(2)
         self.prompt_k[:, slot, :, :P], self.prompt_v[:, slot, :, :P] = k, v
         self.prompt_k[:, slot, :, P:], self.prompt_v[:, slot, :, P:] = 0, 0
-        self.prompt_lengths[slot] = P
+        self.lengths[slot] = P
 
     def move_row(self, source, target):
         """The sample of row `source` goes on in row `target`."""
-        self.k[:, target], self.v[:, target] = self.k[:, source], self.v[:, source]
+        self.kv[:, :, target] = self.kv[:, :, source]
         self.begun[target] = self.begun[source]
 
     def clear_row(self, row):
         """Wipe what a sample that went wrong has left: a NaN would reach whoever comes next."""
-        self.k[:, row], self.v[:, row] = 0, 0
+        self.kv[:, :, row] = 0
 
     def arrange(self, slots):
         """Tell the prompt slot of rows 0, 1, ..., A - 1; to be called when a row changes hands."""
@@ -136,26 +142,34 @@ class GroupCache:
         for row, slot in enumerate(slots):
             rows_of.setdefault(slot, []).append(row)
         G, n = max(slots) + 1, max(map(len, rows_of.values()))
+        self.P = max(self.lengths[slot] for slot in slots)
         if self.static:
-            G, n = len(self.prompt_lengths), 1 << (n - 1).bit_length()
+            G, n = len(self.lengths), 1 << (n - 1).bit_length()
             A = min(1 << (A - 1).bit_length(), len(self.begun))
+            self.P = self.prompt_k.size(3)
         members, place = [], [0] * A
         for slot in range(G):
             rows = rows_of.get(slot, [])
             for i, row in enumerate(rows):
-                place[row] = slot * n + i
+                place[row] = slot * self.Hkv * n + i
             members += rows + [0] * (n - len(rows))
         # Rows that only fill up a static shape read what row 0 reads: their place must exist.
-        idle = [0] * (A - len(slots))
-        buffer = self.members.setdefault((G, n), torch.zeros_like(self.place[:1]).repeat(G * n))
-        buffer.copy_(torch.tensor(members))
-        self.place[:A] = torch.tensor(place)
-        self.slot[:A] = torch.tensor([*slots, *idle])
-        self.began[:A] = torch.tensor([*self.begun[: len(slots)], *[self.clock] * len(idle)])
+        idle = A - len(slots)
+        began = [*self.begun[: len(slots)], *[self.clock] * idle]
+        lengths = [self.lengths[slot] for slot in [*slots, *slots[:1] * idle]]
+        # One copy to the device for all of it: each copy waits until the device has got there.
+        parts = torch.tensor([*members, *place, *began, *lengths], device=self.now.device)
+        members, place, began, lengths = parts.split([G * n, A, A, A])
+        fresh = torch.zeros(G * self.Hkv * n, dtype=torch.long, device=self.now.device)
+        buffer = self.by_prompt.setdefault((G, n), fresh)
+        heads = members.view(G, 1, n) * self.Hkv + self.heads[:, None]  # [G, Hkv, n]
+        buffer.copy_(heads.flatten())
+        self.by_row[:A] = place[:, None] + self.heads * n
+        self.began[:A, 0], self.offset[:A, 0] = began, lengths - began
+        columns = torch.arange(self.P, device=self.now.device)
+        hidden = columns >= lengths[:, None]  # [A, P]
+        self.prompt_bias[:A, : self.P] = torch.where(hidden, self.unseen, self.seen)
         self.A, self.G, self.n = A, G, n
-        self.in_order = members == list(range(A))  # then nothing needs to be sorted by prompt
-        longest = self.prompt_k.size(3)
-        self.P = longest if self.static else int(self.prompt_lengths[self.slot[:A]].max())
         self.oldest = min(self.begun[: len(slots)])
 
     def shapes(self):
@@ -166,59 +180,64 @@ class GroupCache:
         if self.static:
             lo, hi = lo // 128 * 128, min(-(-hi // 128) * 128, T)
         self.lo, self.hi = lo, hi
-        return self.A, lo, hi, self.G, self.n, self.in_order
+        return self.A, lo, hi, self.G, self.n
 
     def start(self, A, T):
         """Positions [A, 1] of the next token of the first A rows; T is 1."""
-        device, ring = self.now.device, self.k.size(3)
-        prompt = self.prompt_lengths[self.slot[:A], None]  # [A, 1]
-        age = self.now - self.began[:A, None]  # [A, 1]
-        self.column = self.now % ring
-        columns = torch.arange(self.lo, self.hi, device=device)
-        before = (self.now - columns) % ring > age  # [A, S]: written before this sample began
-        beyond = torch.arange(self.P, device=device) >= prompt  # [A, P]
-        hidden = torch.cat((beyond, before), dim=1)
-        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
+        self.column = self.now % self.k.size(3)
+        self.written.index_copy_(0, self.column, self.now)
+        before = self.written[self.lo : self.hi] < self.began[:A]  # [A, S]: by an earlier sample
+        own = torch.where(before, self.unseen, self.seen)
+        bias = torch.cat((self.prompt_bias[:A, : self.P], own), dim=1)
         self.bias = bias[:, None, None]  # [A, 1, 1, P + S]
-        return prompt + age
-
-    def _by_prompt(self, x):
-        """[A, Hkv, rep, .] -> [G * Hkv, n * rep, .]: the rows of a prompt side by side."""
-        _, Hkv, rep, width = x.shape
-        if not self.in_order:
-            x = x.index_select(0, self.members[self.G, self.n])
-        x = x.reshape(self.G, self.n, Hkv, rep, width).transpose(1, 2)
-        return x.reshape(self.G * Hkv, self.n * rep, width)
-
-    def _by_row(self, x, Hkv, rep):
-        """And back."""
-        x = x.view(self.G, Hkv, self.n, rep, -1).transpose(1, 2)
-        x = x.reshape(self.G * self.n, Hkv, rep, -1)
-        return x if self.in_order else x.index_select(0, self.place[: self.A])
+        return self.now + self.offset[:A]
 
     def attend(self, layer, q, k, v):
-        """Store k, v [A, Hkv, 1, Dh]; q [A, H, 1, Dh] reads its prompt and its row -> like q.
+        """Store k, v [A, Hkv, 1, Dh]; q [A, H, 1, Dh] reads its prompt and its row -> like q."""
+        A, H, _, Dh = q.shape
+        self.k[layer, :A].index_copy_(2, self.column, k)
+        self.v[layer, :A].index_copy_(2, self.column, v)
+        return self.read(layer, q.view(A, self.Hkv, -1, Dh)).view(A, H, 1, Dh)
+
+    def store(self, layer, kv):
+        """Keys and values [2, A, Hkv, 1, Dh] together."""
+        self.kv[layer, :, : kv.size(1)].index_copy_(3, self.column, kv)
+
+    def read(self, layer, q):
+        """What the queries q [A, Hkv, rep, Dh] read in their prompt and in their row -> like q.
 
         The scores of both parts meet in one softmax.
         """
-        A, Hkv, _, Dh = k.shape
-        rep, S = q.size(1) // Hkv, slice(self.lo, self.hi)
-        self.k[layer, :A].index_copy_(2, self.column, k)
-        self.v[layer, :A].index_copy_(2, self.column, v)
+        A, Hkv, rep, Dh = q.shape
+        P, S, n = self.P, slice(self.lo, self.hi), self.n
+        by_prompt, by_row = self.by_prompt[self.G, n], self.by_row[:A].flatten()
         own_k = self.k[layer, :A, :, S].flatten(0, 1)  # [A * Hkv, S, Dh]
         own_v = self.v[layer, :A, :, S].flatten(0, 1)
-        prompt_k = self.prompt_k[layer, : self.G, :, : self.P].flatten(0, 1)  # [G * Hkv, P, Dh]
-        prompt_v = self.prompt_v[layer, : self.G, :, : self.P].flatten(0, 1)
+        prompt_k = self.prompt_k[layer, : self.G, :, :P].flatten(0, 1)  # [G * Hkv, P, Dh]
+        prompt_v = self.prompt_v[layer, : self.G, :, :P].flatten(0, 1)
 
-        q = q.view(A, Hkv, rep, Dh) * Dh**-0.5
-        on_prompt = _wide_bmm(self._by_prompt(q), prompt_k.transpose(1, 2))
-        on_prompt = self._by_row(on_prompt, Hkv, rep)  # [A, Hkv, rep, P]
-        on_own = _wide_bmm(q.flatten(0, 1), own_k.transpose(1, 2)).view(A, Hkv, rep, -1)
-        scores = torch.cat((on_prompt, on_own), dim=3).add_(self.bias)
-        weights = scores.softmax(3).to(v.dtype)  # [A, Hkv, rep, P + S]
-        from_prompt = self._by_row(self._by_prompt(weights[..., : self.P]) @ prompt_v, Hkv, rep)
-        from_own = (weights[..., self.P :].flatten(0, 1) @ own_v).view(A, Hkv, rep, Dh)
-        return (from_prompt + from_own).reshape(A, -1, 1, Dh)
+        q = q.flatten(0, 1)  # [A * Hkv, rep, Dh]
+        # The rows of a prompt side by side: one product reads its keys once for all of them.
+        together = q.index_select(0, by_prompt).view(-1, n * rep, Dh)
+        on_prompt = _wide_bmm(together, prompt_k.transpose(1, 2)).view(-1, rep, P)
+        scores = self.join(on_prompt, by_row, q, own_k.transpose(1, 2))  # [A * Hkv, rep, P + S]
+        scores = scores.view(A, Hkv, rep, -1)
+        torch.add(self.bias, scores, alpha=self.scale, out=scores)
+        weights = scores.softmax(3).to(q.dtype).flatten(0, 1)
+        together = weights[..., :P].index_select(0, by_prompt).view(-1, n * rep, P)
+        read = torch.bmm(together, prompt_v).view(-1, rep, Dh).index_select(0, by_row)
+        return read.baddbmm_(weights[..., P:], own_v).view(A, Hkv, rep, Dh)
+
+    def join(self, on_prompt, by_row, q, own_k):
+        """Scores on the prompt, row by row, and beside them those on the row's own keys."""
+        if not self.static:
+            return torch.cat((on_prompt.index_select(0, by_row), _wide_bmm(q, own_k)), dim=2)
+        # On CUDA both go where they belong at once, which saves a kernel.
+        P, S = on_prompt.size(2), own_k.size(2)
+        scores = on_prompt.new_empty(len(by_row), q.size(1), P + S)
+        torch.index_select(on_prompt, 0, by_row, out=scores[..., :P])
+        _wide_bmm(q, own_k, out=scores[..., P:])
+        return scores
 
 
 def plan_rows(model, samples, capacity, slots=None):

@@ -14,15 +14,16 @@ from torch.nn import functional as F
 
 from lib import fast
 from lib.batch import response_hidden
+from lib.decoding import decoder, record_steps
 from lib.fast import (
     choose_device,
     keep_less,
     linear,
     on_device,
-    record_steps,
     sampling_copy,
     start_moments,
 )
+from lib.kv_cache import GroupCache
 from model import KVCache, frozen_copy, load_model
 from rollout import Rollout, generate
 
@@ -245,7 +246,34 @@ def test_linear_is_torch_s_linear(shape, dtype, bias):
 
 
 # --------------------------------------------------------------------------------------------------
-# Recorded steps
+# Decode steps
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_joined_products_decode_what_plain_layers_do(name):
+    """Rows of queries, keys and values joined in another order than they are taken apart, a bias or
+    the weight of a norm left out, a rotation the wrong way round."""
+    model = sampling_copy(load_model(GOLDEN / name, dtype=F64))
+    c, prompts, results = model.config, draw_tokens(2, 5), []
+    for joined in (False, True):
+        cache = GroupCache(model, rows=3, slots=2, P=5, T=4, static=joined)
+        for slot, prompt in enumerate(prompts):
+            past = KVCache(model, 1, 5)
+            model.hidden(prompt[None], past)
+            cache.put_prompt(slot, past.k[:, 0], past.v[:, 0])
+        decode, states = decoder(model, joined), []
+        for step in range(4):
+            cache.arrange([0, 1, 0])
+            cache.shapes()
+            tokens = draw_tokens(cache.A, seed=step)[:3]
+            states.append(decode(tokens, cache)[:3])
+            cache.clock += 1
+            cache.now += 1
+        results.append(torch.stack(states))
+    assert results[0].shape == (4, 3, c.D)
+    # Angles are fp32, and the joined ones are taken of another product.
+    near(results[1], results[0], 1e-5)
 
 
 @pytest.fixture

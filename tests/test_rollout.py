@@ -14,9 +14,10 @@ import torch
 from conftest import ROOT
 
 import rollout
+from lib.sampling import gumbel_noise
 from lib.tokenizer import Tokenizer
 from model import load_model
-from rollout import Rollout, generate, generate_plain, generate_together, gumbel_noise
+from rollout import Rollout, generate, generate_plain, generate_together
 
 SETTINGS = {"samples_per_prompt": 3, "max_new_tokens": 12, "stop_ids": {7, 8, 9}, "seed": 5}
 
@@ -183,21 +184,26 @@ def test_a_recorded_step_is_replayed_and_gives_the_same_ids(model, static, monke
     assert calls.count("record") == 2 and calls.count("replay") > 2
 
 
-def test_filtered_steps_are_never_recorded(model, monkeypatch):
-    """A step that waits for the device to see how many tokens top-p keeps: recording it fails, or
-    replays the first answer for ever."""
-    recorded = []
+@pytest.mark.parametrize("on", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("top_p", [0.02, 0.97])
+def test_a_nucleus_too_wide_for_the_first_look_is_drawn_again(
+    make_model, static, monkeypatch, on, top_p
+):
+    """Steps that wait for the device to see how many tokens top-p keeps can't be recorded; those
+    that do not look cut the nucleus off."""
+    model, prompts = make_model(torch.float64, vocab_size=240, std=0.1), random_prompts(5)
+    wanted = generate_plain(model, prompts, **SETTINGS, top_p=top_p)
+    monkeypatch.setattr(rollout, "NUCLEUS", 30)
+    repeated, repeat = [], rollout.Scheduler.repeat_step
 
-    def record(device):
-        recorded.append(device)
-        return lambda step, key: step()
+    def spied(self):
+        repeated.append(self)
+        repeat(self)
 
-    monkeypatch.setattr(rollout, "record_steps", record)
-    for settings, wanted in [({"top_p": 0.9}, 0), ({"top_k": 3}, 0), ({}, 1), ({"top_p": 1.0}, 2)]:
-        generate(model, [[1, 2]], **SETTINGS, **settings)
-        assert len(recorded) == wanted
-    generate(model, [[1, 2]], temperature=0, top_p=0.9, **SETTINGS)  # greedy needs no filter
-    assert len(recorded) == 3
+    monkeypatch.setattr(rollout.Scheduler, "repeat_step", spied)
+    static(on)
+    same(generate(model, prompts, slots=4, **SETTINGS, top_p=top_p), wanted)
+    assert bool(repeated) == (top_p > 0.5)
 
 
 # --------------------------------------------------------------------------------------------------

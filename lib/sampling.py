@@ -1,0 +1,93 @@
+"""What rollout.py stands on: the random numbers of sampling, and a look at its settings.
+
+Random numbers are a hash, so that a token's noise depends on nothing but its place.
+
+    sample_keys(prompts, S, seed)     two words a sample: (seed, prompt, number of the sample)
+    gumbel_noise(keys, t, n, stream)  g = -log(-log u), u uniform in (0, 1), of token t of a sample
+    token_noise(keys, t, V)           all that the draw of a token needs
+
+The hash takes some thirty operations, whether for one token or for many. So on a GPU, where each of
+them is a kernel to launch, the sampler asks for many tokens of a sample in one go.
+"""
+
+import hashlib
+import math
+from collections import Counter
+
+import torch
+
+
+def _mix(x):
+    """A hash of 32-bit numbers in int64; both factors are below 2^31, so no product overflows."""
+    x = x & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
+    return x ^ (x >> 15)
+
+
+def gumbel_noise(keys, t, n, stream):
+    """g [..., n] (fp64) for token number t [...] of the samples with these keys [..., 2]; on every
+    device the same. Different streams give unrelated noise."""
+    first = _mix(keys[..., 0] + _mix(2 * t + stream))  # [...]
+    second = _mix(keys[..., 1] ^ _mix(first + t))  # [...]
+    counters = first[..., None] + torch.arange(n, device=keys.device)  # [..., n]
+    bits = _mix(_mix(counters) ^ second[..., None])  # [..., n]
+    u = (bits.double() + 0.5) * 2.0**-32
+    return -torch.log(-torch.log(u))
+
+
+def block_width(V):
+    """The width of the blocks that a vocabulary of V tokens is cut into: V's divisor next to its
+    root, from below.
+
+    >>> block_width(152064), block_width(61)
+    (384, 1)
+    """
+    return max(d for d in range(1, math.isqrt(V) + 1) if V % d == 0)
+
+
+def token_noise(keys, t, V):
+    """Noise for one draw from V tokens: first a block, then a token in it -> [..., V/width + width]
+
+    keys [..., 2] and t [...] as in gumbel_noise; they may be broadcast.
+    """
+    width = block_width(V)
+    sizes = V // width, width
+    return torch.cat([gumbel_noise(keys, t, n, stream) for stream, n in enumerate(sizes)], dim=-1)
+
+
+def sample_keys(prompts, samples_per_prompt, seed):
+    """Two 32-bit words a sample. A prompt that stands twice goes on numbering its samples."""
+    seen, keys = Counter(), []
+    for prompt in map(tuple, prompts):
+        for _ in range(samples_per_prompt):
+            text = f"{seed}:{seen[prompt]}:{','.join(map(str, prompt))}".encode()
+            digest = hashlib.blake2b(text, digest_size=8).digest()
+            keys.append([int.from_bytes(word, "little") for word in (digest[:4], digest[4:])])
+            seen[prompt] += 1
+    return keys
+
+
+# ---- Settings -----------------------------------------------------------------------------------
+
+
+def check_settings(
+    model, prompts, samples_per_prompt, max_new_tokens, temperature, top_p, top_k, slots
+):
+    """ValueError for an empty prompt, an unknown id or a setting that means nothing."""
+    for p, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {p} is empty; wanted at least one token (a BOS, say)")
+        if min(prompt) < 0 or max(prompt) >= model.config.V:
+            found = f"an id outside the model's vocabulary of {model.config.V}"
+            raise ValueError(f"prompt {p} holds {found}")
+    counts = {"samples_per_prompt": samples_per_prompt, "max_new_tokens": max_new_tokens}
+    for name, value in (counts | {"slots": 1 if slots is None else slots}).items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; wanted 1 or more")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}; wanted 0 (off) or more")
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature is {temperature}; wanted 0 (greedy) or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; wanted more than 0, at most 1")
