@@ -278,15 +278,18 @@ def log_step(run, row, batch, minutes):
     metrics.warn_if_stuck(run.history, run.args.max_new_tokens)
 
 
+def is_due(step, every):
+    return every > 0 and step % every == 0
+
+
 def evaluate_if_due(run):
     """On --eval-data: before the first step, every --eval-every steps, and after the last.
 
     At these steps some problems are answered for report.py as well, with credit: the same ones.
     """
     args, step = run.args, run.step
-    due = step in (0, run.steps) or (args.eval_every and step % args.eval_every == 0)
-    wanted = due and (run.tests or args.watch)
-    if not wanted or run.evaluated >= step or distributed.stop_signal():
+    due = step in (0, run.steps) or is_due(step, args.eval_every)
+    if not (due and (run.tests or args.watch)) or run.evaluated >= step or distributed.stop_signal():
         return
     run.phase = "the evaluation"
     policy = run.model if distributed.world_size() == 1 else frozen_copy(run.model)
@@ -318,14 +321,13 @@ def save(run):
 
 def loop(run):
     """Step after step -> the exit code."""
-    started, lasts = time.monotonic(), run.args.refresh_reference
+    args, started = run.args, time.monotonic()
     while True:
-        save_every = run.args.save_every
-        fresh = lasts and run.step and run.step % lasts == 0
-        if run.step == run.steps or fresh or (save_every and run.step % save_every == 0):
+        fresh = run.step and is_due(run.step, args.refresh_reference)
+        if run.step == run.steps or fresh or is_due(run.step, args.save_every):
             save(run)
         if fresh:
-            device = "cpu" if run.args.offload else run.model.device
+            device = "cpu" if args.offload else run.model.device
             run.reference = keep_less(frozen_copy(run.model, device))
         evaluate_if_due(run)
         refresh(run)

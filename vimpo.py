@@ -252,24 +252,18 @@ def reinforce_loss(logps, advantages, mask):
 # times that part's share of the responses or tokens, adds up to the mean over the whole batch.
 
 
-def centring(kl, soft_values):
-    """KL as td takes it off. In the soft variant it does not: there KL is a cost, part of V."""
-    return torch.zeros_like(kl) if soft_values else kl
-
-
 def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_values=False,
                  v0_cap=None, **_):  # fmt: skip
     """Equation (3), whitened; and c_A, either as it is set or from the actor's share.
 
-    The soft variant: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t. v0_cap bounds V_0 above.
+    Soft values count KL as a cost: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t.
     """
-    mask, earned = batch.mask, batch.rewards
+    mask, kl, earned = batch.mask, batch.kl, batch.rewards
     if soft_values:
-        earned = earned - beta * torch.where(mask, batch.kl, 0).sum(1)
+        earned, kl = earned - beta * torch.where(mask, kl, 0).sum(1), 0 * kl
     batch.baseline = group_baseline(earned, batch.group)
     if v0_cap is not None:
         batch.baseline = batch.baseline.clamp(max=v0_cap)
-    kl = centring(batch.kl, soft_values)
     batch.td = td_terms(batch.logps, batch.ref_logps, kl, mask, beta)
     # Advantages below eight times their rounding error stay small: until then the actor waits.
     noise = rounding_variance(batch.logps, batch.sampler_logps, mask, gae_lambda, beta)
@@ -283,7 +277,7 @@ def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_value
 
 def vimpo_loss(logps, part, *, beta, value_kind, huber_delta, clip, soft_values=False, **_):
     """Equation (5)."""
-    kl = centring(part.kl, soft_values)
+    kl = 0 * part.kl if soft_values else part.kl
     td = td_terms(logps, part.ref_logps, kl, part.mask, beta)
     value = value_loss(td, part.rewards, part.baseline, part.mask, value_kind, huber_delta)
     actor = ppo_loss(logps, part.logps, part.advantages, part.mask, *clip)

@@ -658,7 +658,7 @@ def test_at_the_soft_optimum_of_a_tree_the_soft_residual_is_zero(seed, beta, dep
     kl = vimpo.kl_from_logits(pi, ref)
     root = (logp.sum(1).exp() * (rewards - beta * kl.sum(1))).sum()
     near(root, Q[0], 1e-12)
-    td = vimpo.td_terms(logp, ref_logp, vimpo.centring(kl, True), mask, beta)
+    td = vimpo.td_terms(logp, ref_logp, 0 * kl, mask, beta)
     assert vimpo.residuals(td, rewards, root.expand(len(rewards)), mask).abs().max() < 1e-12
 
 
