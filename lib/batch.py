@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from lib.distributed import all_reduce_max, partition, rank, world_size
@@ -167,10 +168,27 @@ def micro_batches(rollouts, budget, shared):
     return parts + [[] for _ in range(missing)]
 
 
+def padded_length(n, device):
+    """What rows of up to n tokens are padded to, on CUDA, where every new shape costs time.
+
+    Multiples of 64; below 512 tokens of 8 to 32, so that it is an eighth more at most. (A mask of
+    rows of 8 is also read as it is. Another would be copied in each layer, and kept.)
+
+    >>> [padded_length(n, torch.device("cuda")) for n in (3, 100, 200, 300, 1000)]
+    [8, 104, 208, 320, 1024]
+    """
+    if device.type != "cuda":
+        return n
+    step = min(64, max(8, 1 << max(0, n.bit_length() - 4)))
+    return -(-n // step) * step
+
+
 def _padded(rows, device):
-    """Lists of ids -> [len(rows), longest], padded on the right with 0."""
+    """Lists of ids -> [len(rows), length], padded on the right with 0."""
     tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
-    return pad_sequence(tensors, batch_first=True).to(device)
+    tokens = pad_sequence(tensors, batch_first=True)
+    missing = padded_length(tokens.size(1), device) - tokens.size(1)
+    return F.pad(tokens, (0, missing)).to(device)
 
 
 NOTHING = SimpleNamespace(prompt_ids=[0], response_ids=[])

@@ -276,6 +276,8 @@ def choose_device(device="auto", dtype="auto"):
         # CUDA graphs record on the current device. On another one they would record nothing.
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
+        # Attention by cuDNN is planned anew for every shape, which takes longer than all the rest.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     else:
         keep_freed_memory()
     default = torch.bfloat16 if device.type == "cuda" else torch.float32

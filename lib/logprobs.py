@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from lib.fast import linear
 
-CHUNK = 256  # tokens whose logits exist at a time
+CHUNK, CUDA_CHUNK = 256, 1024  # tokens whose logits exist at a time
 KL_KINDS = ("exact", "topk", "k2", "k3")
 
 
@@ -62,8 +62,8 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head_weight, targets, temperature):
         weight = head_weight.to(hidden.dtype)  # cast once, not once per chunk
-        logps = []
-        for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        logps, size = [], CUDA_CHUNK if hidden.is_cuda else CHUNK
+        for h, t in zip(hidden.split(size), targets.split(size), strict=True):
             logits = wide_logits(h, weight, temperature)  # [n, V]
             logps.append(logits.gather(1, t[:, None])[:, 0] - logits.logsumexp(1))
         logps = torch.cat(logps)  # [N]
@@ -79,8 +79,9 @@ class _TokenLogps(torch.autograd.Function):
         want_hidden, want_weight, *_ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden) if want_hidden else None
         d_weight = torch.zeros_like(head_weight, dtype=wide) if want_weight else None
-        for i in range(0, len(hidden), CHUNK):
-            rows = slice(i, i + CHUNK)
+        size = CUDA_CHUNK if hidden.is_cuda else CHUNK
+        for i in range(0, len(hidden), size):
+            rows = slice(i, i + size)
             h, t, g = hidden[rows], targets[rows, None], grad[rows, None] / ctx.temperature
             d_logits = wide_logits(h, weight, ctx.temperature)  # [n, V]: z again
             # The sum over V need not be taken again: lse = z[target] - log p[target].
@@ -177,8 +178,9 @@ def score_tokens(
         value = _kl(log_p, p, log_ref, logps - ref_logps, kl, top_k)
         return torch.stack((logps, ref_logps, value, entropy))
 
-    starts = range(0, max(len(hidden), 1), CHUNK)
-    columns = torch.cat([chunk(slice(i, i + CHUNK)) for i in starts], dim=1)
+    size = CUDA_CHUNK if hidden.is_cuda else CHUNK
+    starts = range(0, max(len(hidden), 1), size)
+    columns = torch.cat([chunk(slice(i, i + size)) for i in starts], dim=1)
     return tuple(columns) if ref_hidden is not None else (columns[0], None, None, columns[1])
 
 

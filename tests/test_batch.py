@@ -369,3 +369,34 @@ def test_the_gradient_is_that_of_the_dense_formula(make_model):
     grads = torch.autograd.grad(loss, list(model.parameters()))
     for p, g in zip(model.parameters(), grads, strict=True):
         assert torch.allclose(p.grad, g, rtol=1e-9, atol=1e-12)
+
+
+# --------------------------------------------------------------------------------------------------
+# Padding on a GPU
+
+
+def test_few_lengths_occur_on_a_gpu_and_cost_an_eighth_at_most():
+    """A new shape for each micro-batch; or micro-batches of short responses eight times as wide as
+    was planned."""
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    widths = [lib.batch.padded_length(n, cuda) for n in range(1, 5000)]
+    assert len(set(widths)) < 110
+    for n, width in enumerate(widths, 1):
+        assert n <= width <= max(n + 7, n * 1.125) and width % 8 == 0
+        assert n <= 512 or width % 64 == 0
+        assert lib.batch.padded_length(n, cpu) == n
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "shared"])
+def test_more_padding_changes_no_state_and_no_gradient(models, monkeypatch, shared):
+    """Padding that is seen, predicted from, or taken for the end of a prompt."""
+    model, rollouts, results = models[0], random_rollouts(), []
+    for more in (0, 5):
+        monkeypatch.setattr(lib.batch, "padded_length", lambda n, device, more=more: n + more)
+        model.zero_grad()
+        hidden, targets = response_hidden(model, rollouts, shared)
+        hidden.square().sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append((hidden.detach(), targets, *grads))
+    for a, b in zip(*results, strict=True):
+        near(b, a, 1e-9)
