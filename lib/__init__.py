@@ -10,8 +10,14 @@
     run_folder.py    settings, logs and checkpoints of a run, and how it goes on
     metrics.py       what a step reports, and warnings
     distributed.py   torchrun: shared work, sums over processes, shards of parameters, signals
-    equivalence.py   does an answer mean what the right one means? with latex.py, its parser
+    equivalence.py   does an answer mean what the right one means?
+    spelling.py      with latex.py: an answer's text -> expression and units
     grading.py       reward functions from a user's file; a file of graded pairs
+    evaluation.py    results of eval.py that survive a cut; estimates.py: intervals, pass@k, maj@k;
+                     eval_tables.py: how they are printed
+    page.py          what report.py shows, from a run folder; report.html, .css, .js
+    trackers.py      TensorBoard and Weights & Biases, where they are installed
+    settings.py      the flags of train.py and eval.py, with their defaults
     tokenizer.py     tokenizer.json and chat templates; with pieces.py, how a text is cut for BPE
     data.py          JSONL -> problems -> prompts
     console.py       flags, one-line errors, progress
