@@ -210,7 +210,7 @@ def test_a_run_goes_on_from_the_older_checkpoint_and_keeps_as_many_as_asked(tmp_
 
 ROOM = {
     2300: "metrics.jsonl",
-    100_000: "checkpoint.new/model.safetensors",
+    700_000: "checkpoint.new/model.safetensors",
     1_400_000: "checkpoint.new/optimizer.safetensors",
 }
 
