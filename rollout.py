@@ -33,7 +33,7 @@ from model import KVCache
 
 PREFILL_TOKENS = 4096  # prompts prefilled together, padding included: enough for full speed
 NUCLEUS = 1024  # top-p is first looked for among so many tokens; it seldom takes more
-NOISE_AHEAD = 16  # on a GPU noise is made for so many tokens in one go
+NOISE_AHEAD = 32  # on a GPU noise is made for so many tokens in one go
 
 
 class Rollout(NamedTuple):
@@ -232,8 +232,11 @@ class Scheduler:
         while True:
             state = self.state[: len(self.owner)].tolist()
             if not any(unsure for _, unsure in state):
-                return [row for row, (done, _) in enumerate(state) if done]
+                break
             self.repeat_step()
+        # T tokens end a sample whatever the device says: a replay that does nothing must end too.
+        begun, full = self.cache.begun, self.cache.clock + 1 - self.T
+        return [row for row, (done, _) in enumerate(state) if done or begun[row] <= full]
 
     def prefill(self):
         """Compute the next waiting prompts together, up to PREFILL_TOKENS of them."""

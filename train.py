@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 
 from eval import describe, evaluate
-from lib import console, data, distributed, metrics, run_folder
+from lib import console, data, distributed, metrics, run_folder, self_check
 from lib.batch import flip_rewards, make_batch, micro_batches, response_hidden, score, spread
 from lib.checkpoint import read_config, weights_digest
 from lib.console import progress, say
@@ -44,7 +44,7 @@ from lib.trackers import open_trackers
 from model import frozen_copy, load_model
 from report import refresh, watch
 from rewards import load_reward
-from rollout import generate_together
+from rollout import generate, generate_together
 from vimpo import OBJECTIVES, implied_values
 
 # Settings that go to vimpo.py and to rollout.py as they are.
@@ -368,6 +368,7 @@ def main(argv=None):
             run = set_up(args, stack)
             size = sum(p.numel() for p in run.model.parameters())
             say(metrics.first_lines(args, size, len(run.problems), run.step, run.steps, run.out))
+            self_check.check_sampler(run.model, generate, run.prompts(run.problems[:4]))
             code = loop(run)
         except (ValueError, OSError, torch.OutOfMemoryError) as error:
             give_up(run.phase if run else "loading", error, run)

@@ -5,6 +5,7 @@
     kv_cache.py      caches in which many responses share one prompt
     fast.py          what only speed asks for, swapped into model.py's parts from outside
     decoding.py      a decode step with few kernels, recorded as a CUDA graph
+    self_check.py    before the first step on a GPU: is sampled what should be?
     sampling.py      the random numbers of sampling, a hash; its settings
     checkpoint.py    Hugging Face folders: config.json and safetensors
     run_folder.py    settings, logs and checkpoints of a run, and how it goes on

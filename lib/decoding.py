@@ -17,6 +17,9 @@ from types import SimpleNamespace
 import torch
 from torch.nn import functional as F
 
+# Both are for CUDA alone; lib/self_check.py turns them off where they go wrong.
+recording, joining = True, True
+
 
 def decoder(model, joined=None):
     """-> decode(tokens [A], cache) -> hidden [A, D], of the last token of A rows of a GroupCache.
@@ -24,7 +27,7 @@ def decoder(model, joined=None):
     model: a sampling_copy. joined: products of one input as one; None means on CUDA.
     """
     if joined is None:
-        joined = model.device.type == "cuda"
+        joined = joining and model.device.type == "cuda"
     if not joined:
         return lambda tokens, cache: model.hidden(tokens[:, None], cache)[:, 0]
     c, layers = model.config, []
@@ -126,7 +129,7 @@ def record_steps(device):
         if shapes in graphs:
             return graphs[shapes]()
         # The first time eager: kernels are chosen and loaded then.
-        if device.type != "cuda" or shapes not in seen:
+        if device.type != "cuda" or not recording or shapes not in seen:
             seen.add(shapes)
             return step()
         pool.append(pool[0] if pool else torch.cuda.graph_pool_handle())

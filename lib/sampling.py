@@ -25,15 +25,23 @@ def _mix(x):
     return x ^ (x >> 15)
 
 
+def _words(keys, t, stream):
+    """Two words for token number t [...] of the samples with these keys [..., 2] in a stream."""
+    first = _mix(keys[..., 0] + _mix(2 * t + stream))
+    return first, _mix(keys[..., 1] ^ _mix(first + t))
+
+
+def _gumbel(first, second, counter):
+    bits = _mix(_mix(first + counter) ^ second)
+    u = (bits.double() + 0.5) * 2.0**-32
+    return -torch.log(-torch.log(u))
+
+
 def gumbel_noise(keys, t, n, stream):
     """g [..., n] (fp64) for token number t [...] of the samples with these keys [..., 2]; on every
     device the same. Different streams give unrelated noise."""
-    first = _mix(keys[..., 0] + _mix(2 * t + stream))  # [...]
-    second = _mix(keys[..., 1] ^ _mix(first + t))  # [...]
-    counters = first[..., None] + torch.arange(n, device=keys.device)  # [..., n]
-    bits = _mix(_mix(counters) ^ second[..., None])  # [..., n]
-    u = (bits.double() + 0.5) * 2.0**-32
-    return -torch.log(-torch.log(u))
+    first, second = _words(keys, t, stream)  # [...] each
+    return _gumbel(first[..., None], second[..., None], torch.arange(n, device=keys.device))
 
 
 def block_width(V):
@@ -51,9 +59,13 @@ def token_noise(keys, t, V):
 
     keys [..., 2] and t [...] as in gumbel_noise; they may be broadcast.
     """
-    width = block_width(V)
-    sizes = V // width, width
-    return torch.cat([gumbel_noise(keys, t, n, stream) for stream, n in enumerate(sizes)], dim=-1)
+    blocks, width = V // block_width(V), block_width(V)
+    # Both streams in one go: gumbel_noise of stream 0 for the blocks, of stream 1 for the tokens.
+    place = torch.arange(blocks + width, device=keys.device)
+    stream = (place >= blocks).long()
+    streams = torch.arange(2, device=keys.device)
+    first, second = _words(keys[..., None, :], t[..., None], streams)  # [..., 2] each
+    return _gumbel(first[..., stream], second[..., stream], place - blocks * stream)
 
 
 def sample_keys(prompts, samples_per_prompt, seed):

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT
 
 import rollout
-from lib.sampling import gumbel_noise
+from lib.sampling import block_width, gumbel_noise, sample_keys, token_noise
 from lib.tokenizer import Tokenizer
 from model import load_model
 from rollout import Rollout, generate, generate_plain, generate_together
@@ -437,6 +437,20 @@ def test_noise_is_uniform_and_unrelated_between_rows_times_and_streams():
     for a, b in itertools.combinations(draws, 2):
         assert correlation(a, b) < 0.02
         assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("V", [60, 61, 151936])
+def test_noise_of_many_tokens_in_one_go_is_that_of_each_token(V):
+    """Blocks and the tokens in them mixed up, or noise that depends on how much is made at once:
+    other samples on a GPU than on a CPU, and other ones than last year's."""
+    keys = torch.tensor(sample_keys([[1], [2, 3]], 2, seed=3))
+    t = torch.tensor([[0, 1], [7, 8]] * 2)
+    width = block_width(V)
+    together = token_noise(keys[:, None], t, V)  # [4, 2, V / width + width]
+    for row, column in itertools.product(range(4), range(2)):
+        place = keys[row : row + 1], t[row, column : column + 1]
+        blocks, inside = gumbel_noise(*place, V // width, 0), gumbel_noise(*place, width, 1)
+        assert torch.equal(together[row, column], torch.cat((blocks, inside), dim=1)[0])
 
 
 def test_masters_in_fp32_are_sampled_in_the_compute_dtype(make_model):
