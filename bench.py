@@ -264,7 +264,7 @@ def peer_step(peer, peer_reference, optimizer, prompts, max_new_tokens):
         rewards, share = torch.arange(len(b_ids), device=ids.device) % 2.0, len(b_ids) / len(ids)
         part = SimpleNamespace(
             rewards=rewards, group=group, mask=torch.ones_like(kl), logps=logps.detach(),
-            ref_logps=ref_logps, kl=kl, response_share=share, token_share=share,
+            sampler_logps=logps.detach(), ref_logps=ref_logps, kl=kl, response_share=share, token_share=share,
         )  # fmt: skip
         VIMPO.credit(part, **method)
         VIMPO.loss(logps, part, **method)[0].backward()

@@ -71,6 +71,8 @@ def watch(run, policy):
         row = metrics.rollout_row(run.step, batch, i, curves, tokenizer, S)
         rows.append([group, row | {"watched": True}])
     gathered = [row for part in distributed.all_gather(rows) for row in part]
+    if distributed.rank() > 0:  # process 0 writes them
+        return []
     return [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
 
 

@@ -186,6 +186,7 @@ def rounding_variance(logps, sampler_logps, mask, lam, beta):
     times that, once they have different weights. A_t sums td with weights lam^l, so variances add
     up with weights lam^(2l).
     """
+    mask = mask.bool()
     gap = torch.where(mask, logps - sampler_logps, 0).abs().sum()
     terms = gae(mask.to(logps.dtype), mask, lam**2).sum()
     gap, terms, N = all_reduce_sum(gap, terms, mask.sum())
@@ -258,7 +259,7 @@ def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_value
 
     Soft values count KL as a cost: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t.
     """
-    mask, kl, earned = batch.mask, batch.kl, batch.rewards
+    mask, kl, earned = batch.mask.bool(), batch.kl, batch.rewards
     if soft_values:
         earned, kl = earned - beta * torch.where(mask, kl, 0).sum(1), 0 * kl
     batch.baseline = group_baseline(earned, batch.group)

@@ -255,8 +255,8 @@ def test_numbers_gone_bad_skip_the_update_name_the_response_and_stop_after_three
     JSON."""
     score, bad_steps, step = train.score, {2}, [0]
 
-    def spoiled(*arguments):
-        scores = score(*arguments)
+    def spoiled(*arguments, **settings):
+        scores = score(*arguments, **settings)
         step[0] += 1
         if step[0] in bad_steps:
             scores[0][6, 0] = torch.nan  # the log-probs of group 1, sample 2
