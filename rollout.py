@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from lib.decoding import decoder, record_steps
+from lib.decoding import decoder, record_steps, static_shapes
 from lib.distributed import all_gather, partition, rank, world_size
 from lib.fast import sampling_copy
 from lib.kv_cache import GroupCache, plan_rows
@@ -33,7 +33,7 @@ from model import KVCache
 
 PREFILL_TOKENS = 4096  # prompts prefilled together, padding included: enough for full speed
 NUCLEUS = 1024  # top-p is first looked for among so many tokens; it seldom takes more
-NOISE_AHEAD = 32  # on a GPU noise is made for so many tokens in one go
+NOISE = 2**23  # on a GPU so many random numbers are made in one go, for up to 32 tokens
 
 
 class Rollout(NamedTuple):
@@ -170,7 +170,7 @@ class Scheduler:
         V, whole = model.config.V, {"dtype": torch.long, "device": model.device}
         static = static_shapes(model.device)
         self.stops = torch.zeros(V, dtype=torch.bool, device=model.device)
-        self.stops[[v for v in self.stop_ids if v < V]] = True
+        self.stops[[v for v in self.stop_ids if 0 <= v < V]] = True
         self.keys = torch.zeros(A, 2, **whole)
         self.count = torch.zeros(A, **whole)  # tokens drawn so far
         self.token = torch.zeros(A, **whole)  # the last of them
@@ -180,9 +180,10 @@ class Scheduler:
         self.state = torch.zeros(A, 2, dtype=torch.bool, device=model.device)
         self.rows, self.owner, self.every = A, [], torch.arange(A, **whole)
         # The noise of the next tokens of each row: at time t entry t mod `ahead` is used.
-        self.ahead = NOISE_AHEAD if static else 1
+        n = block_width(V) + V // block_width(V)
+        self.ahead = max(1, min(32, NOISE // (A * n))) if static else 1
         self.times = torch.arange(self.ahead, **whole)
-        self.noise = token_noise(self.keys[:, None], self.times, V)  # [A, ahead, n]
+        self.noise = torch.zeros(A, self.ahead, n, dtype=torch.double, device=model.device)
 
         # The prompts of rows in use have slots in the cache.
         self.free = list(range(min(len(prompts), A + 1)))
@@ -193,6 +194,8 @@ class Scheduler:
 
     def make_noise(self, rows):
         """Make the noise of the next `ahead` tokens of these rows, a slice or numbers [n]."""
+        if self.draw_settings[0] == 0:  # greedy
+            return
         t = self.count[rows, None] + self.times - self.cache.clock % self.ahead  # [n, ahead]
         self.noise[rows] = token_noise(self.keys[rows, None], t, self.model.config.V)
 
@@ -362,11 +365,6 @@ def generate(
         run(batch.step, batch.cache.shapes())
         batch.cache.clock += 1
         batch.drawn += len(batch.owner)
-
-
-def static_shapes(device):
-    """Whether few shapes of a decode step should occur: where steps are recorded."""
-    return device.type == "cuda"
 
 
 # ---- Several processes ---------------------------------------------------------------------------

@@ -116,6 +116,11 @@ def _add_product(x, y, module):
 # ---- Recorded steps ------------------------------------------------------------------------------
 
 
+def static_shapes(device):
+    """Whether few shapes of a decode step should occur: where steps are recorded."""
+    return device.type == "cuda"
+
+
 def record_steps(device):
     """-> run(step, shapes): calls step(), on CUDA as a recorded graph where shapes come up again.
 
