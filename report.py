@@ -60,7 +60,7 @@ def watch(run, policy):
     reference = run.reference if objective.reference or args.log_kl else None
     with on_device(reference, device, args.offload):
         settings = args.tokens_per_microbatch, args.temperature, args.kl
-        scores = score(policy, reference, batch, *settings)
+        scores = score(policy, reference, batch, *settings, kl_top_k=args.kl_top_k)
     batch.logps, batch.ref_logps, batch.kl, batch.entropy = scores
     objective.credit(batch, **vars(args))
     curves = None
