@@ -289,7 +289,8 @@ def evaluate_if_due(run):
     """
     args, step = run.args, run.step
     due = step in (0, run.steps) or is_due(step, args.eval_every)
-    if not (due and (run.tests or args.watch)) or run.evaluated >= step or distributed.stop_signal():
+    wanted = due and (run.tests or args.watch) and run.evaluated < step
+    if not wanted or distributed.stop_signal():
         return
     run.phase = "the evaluation"
     policy = run.model if distributed.world_size() == 1 else frozen_copy(run.model)
