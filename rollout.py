@@ -294,7 +294,8 @@ class Scheduler:
     def release(self, rows):
         """Hand out the samples of these rows, which have ended, and put the rows to use again."""
         index = torch.tensor(rows, device=self.tokens.device)
-        tokens, all_logps = self.tokens[index].tolist(), self.logps[index].tolist()
+        most = self.cache.clock + 1 - min(self.cache.begun[row] for row in rows)
+        tokens, all_logps = self.tokens[index, :most].tolist(), self.logps[index, :most].tolist()
         for i, row in enumerate(rows):
             sample, length = self.owner[row], self.cache.clock - self.cache.begun[row] + 1
             p = sample // self.samples_per_prompt
