@@ -26,8 +26,21 @@ from demo.make import new_model, write_folder
 from model import save_model
 
 LONG, TOKENS = WORK / "long", 1400  # cut at 1,500, about 1,000 are left on average
+DEMO = {  # as train.py trains the demo, but for its fixed c_A
+    "model": "demo/model",
+    "data": "demo/train.jsonl",
+    "eval-data": "demo/test.jsonl",
+    "eval-top-p": 1.0,
+    "prompts-per-step": 64,
+    "max-new-tokens": 48,
+    "lr": 5e-4,
+    "warmup": 5,
+    "weight-decay": 0.0,
+    "steps": 60,
+    "save-every": 0,
+}
 SETTINGS = {
-    "demo": {"save-every": 0},
+    "demo": DEMO,
     "long": {
         "model": "runs/experiments/long/model",
         "data": "runs/experiments/long/train.jsonl",
@@ -39,7 +52,7 @@ SETTINGS = {
         "steps": 15,
         "save-every": 0,
     },
-    "coef_5e-3": {"save-every": 0, "actor-coef": 5e-3},
+    "coef_5e-3": DEMO | {"actor-coef": 5e-3},
     "smollm2": {
         "model": "runs/experiments/smollm2/model",
         "data": "runs/experiments/smollm2/train.jsonl",
