@@ -5,8 +5,8 @@
 A tree of three levels with three tokens each, random 0/1 rewards at its leaves and a random
 reference. pi* is computed by backward induction (identity (1) in vimpo.py). The policy is a table
 of logits that begins as the reference, and every leaf counts by its probability, so that a step is
-the expected step of VIMPO without its actor. A row of the results: step, L_V, the largest difference
-|pi - pi*| of a probability, and V_0 beside the true V*.
+the expected step of VIMPO without its actor. A row of the results: step, L_V, the largest
+difference |pi - pi*| of a probability, and V_0 beside the true V*.
 """
 
 import torch
