@@ -54,10 +54,10 @@ def decoder(model, joined=None):
 
 
 def _join(modules, groups):
-    """Several projections of one input as one: -> (weight, bias or None).
+    """Several projections of one input as one: -> [weight, bias or None].
 
-    The rows of each are cut into `groups`, and group follows group: for queries, keys and values
-    [q q k v] of key head 0, then those of key head 1, ...
+    The rows of each are cut into `groups`, and group follows group: of queries, keys and values
+    those of key head 0, [q q k v], then those of key head 1, ...
     """
     joined = []
     for name in ("weight", "bias"):
