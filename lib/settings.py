@@ -140,7 +140,9 @@ def train_args(argv, objectives):
         parser.error("--steps and --epochs; wanted one of them")
     demo = args.model is None and args.data is None
     if demo:
-        parser.set_defaults(**DEMO)
+        # The demo's c_A is fixed; who asks for a share of the pull gets the share.
+        share = args.actor_share != parser.get_default("actor_share")
+        parser.set_defaults(**DEMO | ({"actor_coef": None} if share else {}))
         args = parser.parse_args(argv)
     args.demo = demo
     for flag in ("model", "data"):
