@@ -1,596 +1,893 @@
-// The page of report.py: reads the JSON in the page and draws it. All text goes in by text nodes.
+// What a report shows, made from the JSON in the page: credit, curves, what the value knows, settings.
+//
+// All that a model wrote goes into text nodes (textContent, createTextNode), never into markup.
+// Nothing here asks the network. This file must not hold a closing script tag.
 "use strict";
 
-const content = JSON.parse(document.getElementById("data").textContent);
-const runs = content.runs;
-const page = document.getElementById("page");
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const RUNS = DATA.runs;
+const MINUS = "\u2212";
+const TOKENS_AT_FIRST = 1500; // of a long response; a button shows the rest
+const GRPO_TOKENS = 80; // GRPO's credit is one number: the first tokens show it
+const CARDS_AT_ONCE = 6;
 
-// ---- Making elements ----------------------------------------------------------------------------
+// The numbers a token has: [key, label, what orange means, what blue means, what to know].
+const MEASURES = [
+  ["td", "change of V (td)",
+    "after this token the model thinks a right answer is less likely than before: here it lays the blame",
+    "after this token it thinks a right answer is more likely",
+    "td = \u03b2 (log-ratio \u2212 KL), the step of the line above the text. The numbers are as small "
+    + "as \u03b2: compare tokens with each other, not with 1."],
+  ["advantages", "advantage (A)",
+    "training makes this token rarer",
+    "training makes this token more frequent",
+    "A adds up td from this token on, discounted by \u03bb, and is then scaled over the batch. With "
+    + "\u03bb = 1 it counts all that comes later, so tokens before a slip turn orange with it: to find "
+    + "the slip, colour by td."],
+  ["log_ratio", "log-ratio",
+    "rarer under the trained model than under the one training began with",
+    "more frequent than at the beginning",
+    "log \u03c0(token) \u2212 log \u03c0_ref(token), in nats."],
+  ["kl", "KL",
+    "none: a KL is never below 0",
+    "at this place the trained model differs from the first one, whichever token it writes",
+    "KL(\u03c0 || \u03c0_ref) before the token is drawn, in nats."],
+  ["entropy", "entropy",
+    "none: an entropy is never below 0",
+    "at this place the model was undecided between several tokens",
+    "Entropy of \u03c0 before the token is drawn, in nats."],
+];
 
-function fill(element, attributes, children) {
+// ---- Elements ---------------------------------------------------------------------------------------
+
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined) element.setAttribute(name, value);
+    if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null) node.setAttribute(name, String(value));
   }
-  element.append(...children.filter((child) => child !== null)); // strings become text nodes
-  return element;
+  for (const child of children.flat()) {
+    if (child instanceof Node) node.append(child);
+    else if (child !== null) node.append(document.createTextNode(String(child)));
+  }
+  return node;
 }
 
-function make(name, attributes, ...children) {
+function el(name, attributes, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-function draw(name, attributes, ...children) {
-  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+function svg(name, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  return fill(node, attributes, children);
 }
 
-function plot(width, height, ...shapes) {
-  const box = `0 0 ${width} ${height}`;
-  return draw("svg", { viewBox: box, preserveAspectRatio: "none", "aria-hidden": "true" }, ...shapes);
+function button(text, onClick) {
+  const node = el("button", { type: "button" }, text);
+  node.addEventListener("click", onClick);
+  return node;
 }
 
-// What can't be seen, or turns text around, is shown by a sign: NUL, bells, marks of direction.
+let names = 0;
+
+// Radio buttons for options [value, label].
+function radios(title, options, chosen, onChange) {
+  const name = "choice-" + names++;
+  const box = el("fieldset", { class: "radios" }, el("legend", {}, title));
+  for (const [value, label] of options) {
+    const input = el("input", { type: "radio", name, value, checked: value === chosen });
+    input.addEventListener("change", () => onChange(value));
+    box.append(el("label", {}, input, el("span", {}, label)));
+  }
+  return box;
+}
+
+// A list to choose from: groups [title, [[value, label], ...]].
+function select(title, groups, chosen, onChange) {
+  const list = el("select", {});
+  for (const [name, options] of groups) {
+    const made = options.map(([value, label]) =>
+      el("option", { value, selected: value === chosen }, label));
+    list.append(...(name ? [el("optgroup", { label: name }, made)] : made));
+  }
+  list.addEventListener("change", () => onChange(list.value));
+  return el("label", { class: "select" }, title, list);
+}
+
+// ---- Numbers and characters -------------------------------------------------------------------------
+
+const isNumber = (x) => typeof x === "number" && Number.isFinite(x);
+
+// Three digits, in plain decimals as far as that can be read.
+function show(x) {
+  if (!isNumber(x)) return "not measured";
+  const size = Math.abs(x);
+  let text = "0";
+  if (size >= 1000) text = String(Math.round(size));
+  else if (size >= 1e-5) text = String(Number(size.toPrecision(3)));
+  else if (size > 0) text = size.toExponential(1);
+  if (text.includes("e") && size >= 1e-5) text = size.toFixed(7);
+  return (x < 0 && text !== "0" ? MINUS : "") + text;
+}
+
+const signed = (x) => (isNumber(x) && x > 0 ? "+" : "") + show(x);
+const percent = (x) => (isNumber(x) ? (100 * x).toFixed(1) + "%" : "not measured");
+
+// A value with as many digits as a change by `step` needs.
+function fixed(x, step) {
+  if (!isNumber(x)) return "not measured";
+  const digits = step > 0 ? Math.min(9, Math.max(2, Math.ceil(-Math.log10(step)) + 1)) : 3;
+  return (x < 0 ? MINUS : "") + Math.abs(x).toFixed(digits);
+}
+
+// Characters that cannot be seen, or that turn the text around, as signs that can.
 function visible(text) {
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (c) => {
-    const code = c.charCodeAt(0);
-    if (c === "\n") return "\u23ce\n";
-    if (c === "\t") return "\u21e5\t";
-    if (code < 32) return String.fromCharCode(0x2400 + code);
-    return `\u27e8U+${code.toString(16).toUpperCase().padStart(4, "0")}\u27e9`;
-  });
+  return String(text)
+    .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+      (c) => "[U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0") + "]");
 }
 
-function quoted(text) {
-  const short = text.length > 40 ? text.slice(0, 40) + "..." : text;
-  return "\u201c" + visible(short).replace(/\n/g, "") + "\u201d";
-}
+const tokenText = (text) => visible(text).replace(/\n/g, "\u23ce\n").replace(/\t/g, "\u21e5\t");
 
-function say(x, digits = 3) {
-  if (x === null || x === undefined) return "\u2013";
-  if (typeof x !== "number") return String(x);
-  return String(Number(x.toPrecision(digits))).replace("-", "\u2212");
-}
+// ---- Responses --------------------------------------------------------------------------------------
 
-function signed(x) {
-  return (x > 0 ? "+" : "") + say(x);
-}
+const state = { run: 0, measure: "td", problem: null, early: null, late: null, filter: "all",
+  sort: "fall", count: CARDS_AT_ONCE, smooth: 9 };
 
-// ---- Measures -----------------------------------------------------------------------------------
+const isRight = (row) => row.reward >= 1;
+const keyOf = (row) => (row.watched ? "w " : "t ") + row.id;
 
-const MEASURES = {
-  td: {
-    button: "td: credit",
-    low: "success became less likely", high: "more likely",
-    words: "td is what a token did to the model's own estimate of success, V. Blue: V rose. Orange: V fell.",
-  },
-  advantages: {
-    button: "A: advantage",
-    low: "pushed down", high: "pushed up",
-    words: (run) => `A is what the actor was given: the td of the token and of those after it, weighted by
- lambda = ${run.settings.gae_lambda}, then whitened (mean 0, spread 1 over the batch). Blue: made more likely. At lambda 1 a
- token answers for all that follows it, so the tokens before a slip are orange as well.`,
-    grpo: "A is what the actor was given, GRPO's kind: one number for all tokens of a response.",
-  },
-  log_ratio: {
-    button: "log-ratio",
-    low: "less likely than at the start", high: "more likely",
-    words: "log pi - log pi_ref in nats: is the token likelier now (blue) than for the model that training began with, or less (orange)?",
-  },
-  kl: {
-    button: "KL",
-    low: "", high: "far from the start",
-    words: "KL(pi || pi_ref) in nats: how far the model has moved at this place, over all tokens it could write. Never below 0.",
-  },
-  entropy: {
-    button: "entropy",
-    low: "", high: "many choices",
-    words: "Entropy in nats: how undecided the model is at this place. Never below 0: blue is undecided, white is sure.",
-  },
-};
-
-function words(run, name) {
-  const measure = MEASURES[name];
-  if (name === "advantages" && !run.rollouts.some((row) => row.td)) return measure.grpo;
-  return typeof measure.words === "string" ? measure.words : measure.words(run);
-}
-
-// up or down, and how much of the full colour
-function tint(element, x, scale) {
-  if (!x || !scale) return;
-  const share = Math.min(1, Math.abs(x) / scale);
-  element.classList.add(x > 0 ? "up" : "down");
-  element.classList.toggle("seen", share > 0.08);
-  element.style.setProperty("--amount", `${(100 * share).toFixed(1)}%`);
-}
-
-function values(row) {
-  const curve = [row.baseline || 0];
+// V_0 .. V_T, or null where there is no value.
+function curveOf(row) {
+  if (!row.td || !isNumber(row.baseline)) return null;
+  const curve = [row.baseline];
   for (const x of row.td) curve.push(curve[curve.length - 1] + (x || 0));
   return curve;
 }
 
-function lowest(row) {
-  let at = 0;
-  (row.td || []).forEach((x, t) => { if ((x || 0) < (row.td[at] || 0)) at = t; });
-  return at;
-}
-
-function fall(row) {
-  return row.td ? row.td[lowest(row)] || 0 : 0;
-}
-
-// ---- One response -------------------------------------------------------------------------------
-
-function card(run, row, measure, moment) {
-  const isRight = row.reward >= 1;
-  const tokens = make("div", { class: "tokens", role: "group",
-    "aria-label": "The tokens of the response. Arrow keys go from one to the next." });
-  const cursor = draw("rect", { class: "cursor", y: 0, height: 100, width: 0 });
-  const readout = make("output", { class: "readout faint" });
-  const spans = row.tokens.map((text, t) => token(run, row, measure, text, t));
-  tokens.append(...spans);
-  if (row.finished) spans[spans.length - 1].after(make("span", { class: "mark" }, "stop"));
-  else tokens.append(make("span", { class: "mark" }, "cut off: too long"));
-  if (row.length > row.tokens.length) {
-    tokens.append(make("span", { class: "mark" }, `... ${row.length} tokens in all`));
-  }
-
-  let here = 0;
-  const rest = `${row.length} tokens. Point at one, or go through them with Tab and the arrow keys.`;
-  const show = (t) => {
-    readout.textContent = t === null ? rest : describe(row, t);
-    cursor.setAttribute("x", t || 0);
-    cursor.setAttribute("width", t === null ? 0 : 1);
-    spans.forEach((span, i) => span.classList.toggle("here", i === t));
-  };
-  const go = (t) => {
-    spans[here].tabIndex = -1;
-    here = t;
-    spans[here].tabIndex = 0;
-    spans[here].focus();
-  };
-  const index = (event) => spans.indexOf(event.target.closest(".token"));
-  tokens.addEventListener("mouseover", (event) => { if (index(event) >= 0) show(index(event)); });
-  tokens.addEventListener("mouseleave", () => show(null));
-  tokens.addEventListener("focusin", (event) => { if (index(event) >= 0) show(index(event)); });
-  tokens.addEventListener("focusout", () => show(null));
-  tokens.addEventListener("click", (event) => { if (index(event) >= 0) go(index(event)); });
-  tokens.addEventListener("keydown", (event) => {
-    const last = spans.length - 1;
-    const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    go(Math.max(0, Math.min(last, to)));
-  });
-  spans[0].tabIndex = 0;
-  show(null);
-
-  const verdict = isRight ? "right" : row.reward > 0 ? `reward ${say(row.reward)}` : "wrong";
-  const flipped = row.reward_clean !== null && row.reward_clean !== row.reward;
-  return make("article", { class: "card" },
-    make("h3", {},
-      make("span", { class: `badge ${isRight ? "right" : "wrong"}` }, (isRight ? "\u2713 " : "\u2717 ") + verdict),
-      `${moment || "step " + row.step}${row.sample === null ? "" : `, sample ${row.sample + 1}`}`,
-      flipped ? ` (label noise: the answer was graded ${say(row.reward_clean)})` : ""),
-    blame(run, row, isRight),
-    row.td ? valuePlot(run, row, cursor) : null,
-    row.td ? strip("VIMPO", row.td.map((x, t) => bar(x, t, 1, run.scales.td)), row.td.length) : null,
-    row.grpo === null ? null : strip("GRPO", [bar(row.grpo, 0, 1, broadcast(run))], 1),
-    tokens, readout);
-}
-
-function token(run, row, measure, text, t) {
-  const span = make("span", { class: "token", tabindex: -1 }, text === "" ? "\u00b7" : visible(text));
-  const numbers = row[measure];
-  if (numbers) tint(span, numbers[t], run.scales[measure]);
-  if (measure === "td" && stands(run, row) && t === lowest(row)) span.classList.add("most");
-  return span;
-}
-
-// Is there a token at which V clearly fell?
-function stands(run, row) {
-  return row.td && fall(row) < -0.08 * (run.scales.td || 1);
-}
-
-function blame(run, row, isRight) {
+// Where V fell most at one token: {t, td, part of all movement}; null where it fell nowhere.
+function largestFall(row) {
   if (!row.td) return null;
-  if (!row.td.some((x) => x)) return make("p", { class: "faint" }, "No credit yet: the model is still the one that training began with.");
-  const t = lowest(row);
-  if (!stands(run, row)) return make("p", {}, "No token stands out: V fell nowhere by much.");
-  return make("p", {}, isRight ? "V fell most at " : "The model blames most: ",
-    make("b", {}, `token ${t + 1}, ${quoted(row.tokens[t])}`),
-    t ? ` in ${quoted((t > 8 ? "\u2026" : "") + row.tokens.slice(Math.max(0, t - 8), t + 1).join(""))}` : "", ` (td ${signed(row.td[t])}).`);
+  let t = -1, sum = 0;
+  row.td.forEach((x, i) => {
+    sum += Math.abs(x || 0);
+    if (x < 0 && (t < 0 || x < row.td[t])) t = i;
+  });
+  return t < 0 ? null : { t, td: row.td[t], part: Math.abs(row.td[t]) / sum };
 }
 
-function describe(row, t) {
-  const parts = [`token ${t + 1} of ${row.length}: ${quoted(row.tokens[t])}`];
-  if (row.tokens[t] === "") parts[0] += " (part of a character that ends in a later token)";
-  for (const [name, label] of [["td", "td"], ["advantages", "A"], ["log_ratio", "log-ratio"], ["kl", "KL"], ["entropy", "entropy"]]) {
-    if (row[name]) parts.push(`${label} ${say(row[name][t])}`);
+// A fall worth a name: half of what gets the full colour, or most of the response's movement.
+function standsOut(row, run) {
+  const fall = largestFall(row);
+  return fall && run.scales.td && (-fall.td >= 0.5 * run.scales.td
+    || (fall.part > 0.5 && -fall.td >= 0.05 * run.scales.td)) ? fall : null;
+}
+
+const observer = new ResizeObserver((entries) => entries.forEach((e) => e.target.redraw()));
+
+// The sentence that names the token, and the text around it.
+function sentence(row, run) {
+  const fall = standsOut(row, run);
+  if (!row.td) return el("p", { class: "blame" }, "No value here: this objective has no td.");
+  if (!row.td.some((x) => x)) {
+    const why = "Every td is 0: before the first step the model is the one training begins with.";
+    return el("p", { class: "blame" }, why);
   }
-  if (row.td) {
-    const curve = values(row);
-    parts.push(`V ${say(curve[t], 5)} \u2192 ${say(curve[t + 1], 5)}`);
+  if (!fall) return el("p", { class: "blame" }, "V hardly moves: no token is blamed.");
+  const from = Math.max(0, fall.t - 8);
+  const text = (a, b) => row.tokens.slice(a, b).map(tokenText).join("").slice(0, 200);
+  return el("p", { class: "blame" },
+    el("strong", {}, isRight(row) ? "V falls most at " : "The model blames "),
+    el("code", {}, from ? "\u2026" : "", text(from, fall.t),
+      el("mark", {}, text(fall.t, fall.t + 1) || "\u00b7"), text(fall.t + 1, fall.t + 4)),
+    ` (token ${fall.t + 1} of ${row.length}): V ${signed(fall.td)}, `
+    + `${Math.round(100 * fall.part)}% of all its movement.`);
+}
+
+// Colour and underline of a number on a scale that is the same for the whole run.
+function paint(node, x, size) {
+  node.classList.remove("low", "high", "signed", "beyond");
+  if (!isNumber(x) || !size || x === 0) return;
+  const part = Math.abs(x) / size;
+  node.classList.add(x < 0 ? "low" : "high");
+  node.classList.toggle("signed", part >= 0.03);
+  node.classList.toggle("beyond", part > 1);
+  node.style.setProperty("--heat", (100 * Math.min(1, part)).toFixed(1) + "%");
+}
+
+function tokenSpans(row, most) {
+  const last = row.tokens.length - 1;
+  return row.tokens.slice(0, most).map((text, t) => {
+    const stop = row.finished && t === last && row.length === row.tokens.length;
+    return el("span", { class: stop ? "token stop" : "token", "data-t": t },
+      tokenText(text) || "\u00b7");
+  });
+}
+
+// The numbers of a token in words, for hover and focus alike.
+function describe(row, t, curve) {
+  const names = [["td", "td"], ["A", "advantages"], ["log-ratio", "log_ratio"], ["KL", "kl"],
+    ["entropy", "entropy"]];
+  const parts = [el("strong", {}, `token ${t + 1}: `), el("code", {}, tokenText(row.tokens[t]))];
+  for (const [label, key] of names) {
+    const x = row[key] ? row[key][t] : null;
+    parts.push(el("span", {}, label + " ", el("b", {}, key === "td" ? signed(x) : show(x))));
   }
-  if (row.truth) parts.push(`Monte-Carlo ${say(row.truth[t])} \u2192 ${say(row.truth[t + 1])}`);
-  return parts.join("; ");
-}
-
-// V_t, t from 0 to T, on a scale of its own; the success of continuations from 0 to 1.
-function valuePlot(run, row, cursor) {
-  const curve = values(row);
-  const T = curve.length - 1;
-  // A curve that hardly moves is drawn flat, and not as large noise.
-  let [low, high] = extent(curve);
-  const missing = Math.max(0, (run.scales.td || 1) - (high - low)) / 2;
-  [low, high] = [low - missing, high + missing];
-  const y = (v) => 96 - 92 * (v - low) / (high - low);
-  const digits = Math.max(2, Math.ceil(-Math.log10(high - low)) + 1);
-  const ends = (a, b) => make("div", { class: "ends" }, make("span", {}, a), make("span", {}, b));
-  const fixed = (v) => v.toFixed(Math.min(digits, 8)).replace("-", "\u2212");
-  const dots = (row.truth || []).map((v, t) => (v === null ? null :
-    draw("path", { class: "truth", d: `M${t} ${96 - 92 * v}h0` })));
-  const points = curve.map((v, t) => `${t},${y(v).toFixed(2)}`).join(" ");
-  return make("div", {},
-    make("p", { class: "faint" }, `Line: V, the model's own estimate of success, token by token; it starts at ${say(curve[0])}, `
-      + `the share of right samples, and ends ${signed(curve[T] - curve[0])} from there.`
-      + (row.truth ? " Dots: the share of right ones among sampled continuations, scale on the right." : "")),
-    make("div", { class: "plot" }, ends(fixed(high), fixed(low)),
-      plot(T, 100, cursor, draw("line", { class: "zero", x1: 0, x2: T, y1: y(curve[0]), y2: y(curve[0]) }),
-        draw("polyline", { class: "value", points }), ...dots),
-      row.truth ? ends("1", "0") : null));
-}
-
-function bar(x, t, width, scale) {
-  const rect = draw("rect", { x: t, y: 0, width, height: 1 });
-  tint(rect, x, scale);
-  if (!x) rect.setAttribute("fill", "none");
-  return rect;
-}
-
-function strip(name, bars, T) {
-  return make("div", { class: "strip" }, make("span", {}, name), plot(T, 1, ...bars));
-}
-
-function broadcast(run) {
-  return Math.max(...run.rollouts.map((row) => Math.abs(row.grpo || 0)), 1e-9);
-}
-
-function extent(numbers) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const x of numbers) {
-    if (x === null || x === undefined) continue;
-    low = Math.min(low, x);
-    high = Math.max(high, x);
+  if (curve) {
+    const step = Math.max(1e-6, Math.abs(row.td[t] || 0));
+    const values = fixed(curve[t], step) + " \u2192 " + fixed(curve[t + 1], step);
+    parts.push(el("span", {}, "V ", el("b", {}, values)));
   }
-  return [low, high];
+  if (row.truth && isNumber(row.truth[t + 1])) {
+    const values = percent(row.truth[t]) + " \u2192 " + percent(row.truth[t + 1]);
+    parts.push(el("span", {}, "sampled success ", el("b", {}, values)));
+  }
+  return parts;
 }
 
-// ---- Credit -------------------------------------------------------------------------------------
+// One response: V_t as a line, the coloured text below it, GRPO's credit, the numbers of a token.
+function card(row, run) {
+  const curve = curveOf(row), fall = standsOut(row, run);
+  const chart = el("div", { class: "curve" });
+  const text = el("div", { class: "tokens", role: "group", "aria-label": "tokens of the response" });
+  const hint = "Point at a token, or go to the text with Tab and along it with the arrow keys.";
+  const readout = el("p", { class: "readout", "aria-live": "polite" }, hint);
+  const spans = [];
+  let marked = null;
 
-const VIEWS = { sides: "right beside wrong", time: "early beside late", single: "one by one" };
-const SORTS = { fell: "fell most at one token", late: "late steps first", early: "early steps first" };
+  const layout = () => drawCurve(chart, row, curve, spans, run, marked, fall);
+  const look = (t) => {
+    if (t === marked) return;
+    if (spans[marked]) spans[marked].classList.remove("looked");
+    marked = t;
+    spans[t].classList.add("looked");
+    readout.replaceChildren(...describe(row, t, curve));
+    layout();
+  };
+  const build = (most) => {
+    spans.splice(0, spans.length, ...tokenSpans(row, most));
+    spans.forEach((node, t) => {
+      node.setAttribute("tabindex", t ? "-1" : "0");
+      paint(node, row[state.measure] ? row[state.measure][t] : null, run.scales[state.measure]);
+      if (fall && !isRight(row) && t === fall.t) node.classList.add("blamed");
+    });
+    text.replaceChildren(...spans, ...endOf(row, most, () => build(Infinity)));
+  };
+  build(TOKENS_AT_FIRST);
+  listen(text, spans, look);
+  text.redraw = layout;
+  observer.observe(text);
+  const verdict = isRight(row) ? "right" : "wrong";
+  return el("article", { class: "card " + verdict },
+    el("header", {}, el("span", { class: "verdict" }, verdict),
+      ` step ${row.step}, sample ${row.sample + 1}, reward ${show(row.reward)}`,
+      row.reward_clean !== row.reward && isNumber(row.reward_clean)
+        ? ` (without noise ${show(row.reward_clean)})` : ""),
+    sentence(row, run), chart, text, grpoStrip(row, run), readout);
+}
 
-function groupBy(rows, key) {
+// What stands behind the last token that is shown.
+function endOf(row, most, showAll) {
+  const parts = [];
+  if (row.tokens.length > most) {
+    parts.push(button(`show all ${row.tokens.length} tokens`, showAll));
+  } else if (row.length > row.tokens.length) {
+    const left = row.length - row.tokens.length;
+    parts.push(el("span", { class: "cut" }, `${left} more tokens are not on this page`));
+  } else if (row.finished === false) {
+    parts.push(el("span", { class: "cut" }, "\u2702 cut: too long"));
+  }
+  return parts;
+}
+
+// Hover, focus, click and the arrow keys all end in look(t).
+function listen(text, spans, look) {
+  const of = (event) => {
+    const node = event.target.closest(".token");
+    if (node) look(Number(node.dataset.t));
+  };
+  for (const name of ["pointerover", "focusin", "click"]) text.addEventListener(name, of);
+  text.addEventListener("keydown", (event) => {
+    const node = event.target.closest(".token");
+    const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    if (!node || !(event.key in moves)) return;
+    const t = Number(node.dataset.t) + moves[event.key];
+    const next = spans[Math.min(spans.length - 1, Math.max(0, t))];
+    node.setAttribute("tabindex", "-1");
+    next.setAttribute("tabindex", "0");
+    next.focus();
+    event.preventDefault();
+  });
+}
+
+// The same response under GRPO: one number for every token.
+function grpoStrip(row, run) {
+  if (!isNumber(row.grpo)) return null;
+  const size = Math.max(...run.rollouts.map((r) => Math.abs(r.grpo || 0)));
+  const spans = tokenSpans(row, GRPO_TOKENS);
+  for (const node of spans) paint(node, row.grpo, size);
+  if (row.tokens.length > GRPO_TOKENS) spans.push(el("span", { class: "cut" }, "\u2026 and so on"));
+  return el("div", { class: "grpo" },
+    el("p", {}, `GRPO would give every token the same credit, ${signed(row.grpo)}:`),
+    el("div", { class: "tokens", "aria-hidden": "true" }, spans));
+}
+
+// ---- The line above the text ------------------------------------------------------------------------
+
+// x of V_0 .. V_T: above the tokens' edges where the text is one line, else evenly spread.
+function places(chart, spans, count) {
+  const box = chart.getBoundingClientRect(), rects = spans.map((n) => n.getBoundingClientRect());
+  const line = spans.length === count && rects[0].top === rects[count - 1].top
+    && rects[0].height === rects[count - 1].height && rects[0].left - box.left > 55;
+  if (line) return [rects[0].left - box.left, ...rects.map((r) => r.right - box.left)];
+  const step = (box.width - 64 - 40) / count;
+  return Array.from({ length: count + 1 }, (_, i) => 64 + i * step);
+}
+
+function drawCurve(chart, row, curve, spans, run, marked, fall) {
+  if (!curve || !chart.isConnected) return;
+  const width = chart.clientWidth, height = 96, top = 10, bottom = 84;
+  const xs = places(chart, spans, row.tokens.length);
+  // One response's own scale, but no finer than the run's: noise should not look like a story.
+  let low = Math.min(...curve), high = Math.max(...curve);
+  const missing = Math.max(0, 1.5 * (run.scales.td || 1e-6) - (high - low));
+  low -= missing / 2;
+  high += missing / 2;
+  const y = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
+  const steps = curve.map((v, i) => `${xs[i].toFixed(1)},${y(v).toFixed(1)}`);
+  const end = xs[xs.length - 1];
+  const label = (v) => svg("text", { x: 56, y: y(v) + 4, "text-anchor": "end" },
+    fixed(v, (high - low) / 4));
+  const picture = svg("svg", { width, height, role: "img", "aria-label": "V along the response" },
+    svg("line", { class: "zero", x1: xs[0], x2: end, y1: y(curve[0]), y2: y(curve[0]) }),
+    label(high), label(low), svg("text", { x: 56, y: height / 2 + 2, "text-anchor": "end" }, "V"));
+  const band = (t, name) => svg("rect", { class: name, x: xs[t], y: 2, height: height - 4,
+    width: Math.max(2, xs[t + 1] - xs[t]) });
+  if (fall && !isRight(row)) picture.append(band(fall.t, "blamed"));
+  if (marked !== null) picture.append(band(marked, "looked"));
+  picture.append(svg("polyline", { class: "value", points: steps.join(" ") }));
+  if (row.truth) {
+    const at = (p) => bottom - p * (bottom - top);
+    row.truth.forEach((p, i) => {
+      if (isNumber(p)) picture.append(svg("circle", { class: "truth", cx: xs[i], cy: at(p), r: 2.5 }));
+    });
+    picture.append(svg("text", { class: "truth", x: end + 6, y: at(1) + 4 }, "100%"),
+      svg("text", { class: "truth", x: end + 6, y: at(0) + 4 }, "0%"));
+  }
+  chart.replaceChildren(picture);
+}
+
+// ---- Credit -----------------------------------------------------------------------------------------
+
+// The problems of a run: key -> {prompt, answer, steps: step -> rows}.
+function problemsOf(run) {
   const found = new Map();
-  for (const row of rows) {
-    if (!found.has(key(row))) found.set(key(row), []);
-    found.get(key(row)).push(row);
+  for (const row of run.rollouts) {
+    const key = keyOf(row);
+    if (!found.has(key)) found.set(key, { key, row, steps: new Map() });
+    const steps = found.get(key).steps;
+    if (!steps.has(row.step)) steps.set(row.step, []);
+    steps.get(row.step).push(row);
   }
   return [...found.values()];
 }
 
-// -> lists of rows that stand side by side
-function sideBySide(rows, view, sort) {
-  let groups = rows.map((row) => [row]);
-  if (view === "sides") {
-    groups = groupBy(rows, (row) => JSON.stringify([row.step, row.watched, row.id])).map((group) => {
-      const byFall = [...group].sort((a, b) => fall(a) - fall(b));
-      const pick = (right) => byFall.filter((row) => (row.reward >= 1) === right).slice(0, 1);
-      return [...pick(false), ...pick(true)];
+// The problem that is shown first: of those with right and wrong responses at their last step, the
+// one with the largest fall in a wrong response; watched ones before others.
+function firstProblem(problems) {
+  let best = null, most = -1;
+  for (const problem of problems) {
+    const rows = [...problem.steps.values()].pop();
+    const falls = rows.filter((r) => !isRight(r)).map((r) => -(largestFall(r) || { td: 0 }).td);
+    const mixed = falls.length && falls.length < rows.length;
+    const value = Math.max(0, ...falls) + (mixed ? 1e3 : 0) + (problem.row.watched ? 1e6 : 0);
+    if (value > most) [best, most] = [problem, value];
+  }
+  return best;
+}
+
+// Of rows, those with the largest fall (wrong ones) or the smallest (right ones) first.
+function byFall(rows) {
+  const fall = (row) => -(largestFall(row) || { td: 0 }).td;
+  return [...rows].sort((a, b) => fall(b) - fall(a));
+}
+
+// The first step of a problem at which any td is not 0, else the first.
+function firstMoved(steps) {
+  for (const [step, rows] of steps) {
+    if (rows.some((row) => row.td && row.td.some((x) => x))) return step;
+  }
+  return [...steps.keys()][0];
+}
+
+// One of the right or wrong responses of a step, and a button for the next one.
+function cell(rows, right, run) {
+  const some = byFall(rows.filter((row) => isRight(row) === right));
+  if (right) some.reverse();
+  const word = right ? "right" : "wrong";
+  const box = el("div", { class: "cell" });
+  let at = 0;
+  const draw = () => {
+    const next = button(`next ${word} one (${at + 1} of ${some.length})`, () => {
+      at = (at + 1) % some.length;
+      draw();
+      box.querySelector("button.next").focus();
     });
-    if (groups.some((group) => group.length > 1)) groups = groups.filter((group) => group.length > 1);
+    next.classList.add("next");
+    box.replaceChildren(card(some[at], run), ...(some.length > 1 ? [next] : []));
+  };
+  if (some.length) draw();
+  else box.append(el("p", { class: "none" }, `No ${word} response among the ${rows.length} here.`));
+  return box;
+}
+
+function problemView(run) {
+  const problems = problemsOf(run);
+  if (!problems.length) return el("p", { class: "none" }, "No responses were logged.");
+  const chosen = problems.find((p) => p.key === state.problem) || firstProblem(problems);
+  const steps = [...chosen.steps.keys()];
+  const late = chosen.steps.has(state.late) ? state.late : steps[steps.length - 1];
+  const early = chosen.steps.has(state.early) ? state.early : firstMoved(chosen.steps);
+  const option = (p) => {
+    const rows = [...p.steps.values()].pop();
+    const text = visible(p.row.prompt).replace(/\s+/g, " ").slice(-60);
+    return [p.key, `${text} (${rows.filter(isRight).length} of ${rows.length} right)`];
+  };
+  const some = (title, watched) =>
+    [title, problems.filter((p) => p.row.watched === watched).map(option)];
+  const groups = [some("asked again at every evaluation", true), some("of training steps", false)]
+    .filter(([, options]) => options.length);
+  const pick = (name) => (value) => {
+    state[name] = name === "problem" ? value : Number(value);
+    drawCredit();
+  };
+  const times = [["", steps.map((s) => [s, `step ${s}`])]];
+  const view = el("div", {},
+    el("div", { class: "controls" }, select("Problem ", groups, chosen.key, pick("problem")),
+      steps.length > 1 ? select("Early ", times, early, pick("early")) : null,
+      steps.length > 1 ? select("Late ", times, late, pick("late")) : null),
+    el("p", { class: "prompt" }, "The problem: ", el("code", {}, visible(chosen.row.prompt)),
+      " The right answer: ", el("code", {}, visible(chosen.row.answer))));
+  for (const step of new Set([late, early])) {
+    const rows = chosen.steps.get(step), right = rows.filter(isRight).length;
+    const when = steps.length < 2 ? "" : step === late ? "Late: " : "Early: ";
+    view.append(el("h4", {}, `${when}step ${step}, ${right} of ${rows.length} logged are right`),
+      el("div", { class: "pair" }, cell(rows, false, run), cell(rows, true, run)));
   }
-  if (view === "time") {
-    const watched = rows.filter((row) => row.watched);
-    groups = groupBy(watched, (row) => JSON.stringify([row.id, row.sample]));
-    const change = (group) => group[group.length - 1].reward - group[0].reward;
-    // of each prompt the sample that changed most
-    groups = groupBy(groups, (group) => JSON.stringify(group[0].id))
-      .map((same) => same.sort((a, b) => Math.abs(change(b)) - Math.abs(change(a)))[0])
-      .filter((group) => group.length > 1);
-  }
-  const key = { fell: (group) => Math.min(...group.map(fall)), late: (group) => -group[0].step,
-    early: (group) => group[0].step }[sort];
-  return groups.sort((a, b) => key(a) - key(b));
+  return view;
+}
+
+function listView(run) {
+  let rows = run.rollouts.filter((row) =>
+    state.filter === "all" || isRight(row) === (state.filter === "right"));
+  if (state.sort === "fall") rows = byFall(rows);
+  else if (state.sort === "new") rows = [...rows].reverse();
+  const cards = rows.slice(0, state.count).map((row) =>
+    el("div", { class: "listed" }, el("p", { class: "prompt" }, el("code", {}, visible(row.prompt)),
+      " right answer ", el("code", {}, visible(row.answer))), card(row, run)));
+  const redraw = (name) => (value) => {
+    state[name] = value;
+    state.count = CARDS_AT_ONCE;
+    drawCredit();
+  };
+  const sorts = [["fall", "fell most at one token"], ["new", "newest first"], ["old", "oldest first"]];
+  const kinds = [["all", "all"], ["wrong", "wrong ones"], ["right", "right ones"]];
+  const more = button(`show ${CARDS_AT_ONCE} more`, () => {
+    state.count += CARDS_AT_ONCE;
+    drawCredit();
+  });
+  const left = run.logged - run.rollouts.length;
+  return el("div", {},
+    el("div", { class: "controls" }, radios("Sort by", sorts, state.sort, redraw("sort")),
+      radios("Show", kinds, state.filter, redraw("filter"))),
+    el("p", { class: "note" }, `${Math.min(state.count, rows.length)} of ${rows.length} responses`,
+      left > 0 ? `; ${left} more are in rollouts.jsonl, which this page has no room for` : "", "."),
+    el("div", { class: "pair" }, cards), state.count < rows.length ? more : null);
+}
+
+function legend(run) {
+  const [, label, orange, blue, more] = MEASURES.find(([key]) => key === state.measure);
+  const size = run.scales[state.measure];
+  const word = (name, text) => el("span", { class: "token " + name }, text);
+  const low = word("low signed", "orange, solid line"), high = word("high signed", "blue, dotted line");
+  for (const node of [low, high]) node.style.setProperty("--heat", "70%");
+  const beyond = word("low signed beyond", "doubled line");
+  beyond.style.setProperty("--heat", "100%");
+  const ends = size ? [MINUS + show(size), "0", "+" + show(size)] : ["", "all are 0", ""];
+  return el("div", { class: "legend" },
+    el("p", {}, el("strong", {}, `Colour: ${label}`)),
+    el("div", { class: "scale" }, el("div", { class: "bar" }),
+      el("div", { class: "ends" }, ends.map((text) => el("span", {}, text)))),
+    el("dl", {},
+      el("dt", {}, low), el("dd", {}, orange),
+      el("dt", {}, high), el("dd", {}, blue),
+      el("dt", {}, word("", "no colour")), el("dd", {}, "near 0: no opinion"),
+      el("dt", {}, beyond), el("dd", {}, "beyond the scale, which holds 99.5% of the run's tokens"),
+      el("dt", {}, word("stop", "stop")), el("dd", {}, "the stop token; \u2702 marks a response that "
+        + "was cut at its greatest length")),
+    el("p", {}, more));
+}
+
+function explanation() {
+  return el("div", { class: "words" },
+    el("p", {}, "A response is marked right or wrong only as a whole, at its end. Where did it go "
+      + "wrong? The model says so itself: V is the chance of a right answer that its own "
+      + "probabilities imply, drawn as a line above the text. Where the line drops, the token below is "
+      + "orange: that is the step it blames."),
+    el("p", {}, el("strong", {}, "What orange does not mean: "), "not that anyone checked this step "
+      + "(no one did; the model learned it from final marks alone), not that the token was unlikely, "
+      + "and not that it is always right: the blame may fall a token late or on an innocent one. "
+      + "A right response may have orange tokens, too."));
+}
+
+const creditBox = el("div", {}), legendBox = el("div", {}), listBox = el("div", {});
+
+function drawCredit() {
+  const run = RUNS[state.run];
+  legendBox.replaceChildren(legend(run));
+  keepFocus(creditBox, problemView(run));
+  keepFocus(listBox, listView(run));
+}
+
+// Replace what a box holds; the control that was used keeps the focus.
+function keepFocus(box, made) {
+  const kind = "select, input, button";
+  const at = [...box.querySelectorAll(kind)].indexOf(document.activeElement);
+  box.replaceChildren(made);
+  const again = box.querySelectorAll(kind)[at];
+  if (again) again.focus();
 }
 
 function creditSection() {
-  const hasTd = runs.some((run) => run.rollouts.some((row) => row.td));
-  const state = { run: 0, measure: hasTd ? "td" : "advantages", view: "sides", sort: hasTd ? "fell" : "late", count: 3 };
-  const scale = make("div", {});
-  const list = make("div", { id: "responses" });
-  const note = make("p", { class: "faint", role: "status" });
-  const more = make("button", { onclick: () => { state.count += 5; refresh(); } }, "show more");
-  const buttons = Object.entries(MEASURES).map(([name, measure]) => make("button", {
-    "data-measure": name, onclick: () => { state.measure = name; refresh(); } }, measure.button));
-
-  function refresh() {
-    const run = runs[state.run];
-    const size = run.scales[state.measure];
-    const measure = MEASURES[state.measure];
-    for (const button of buttons) {
-      const name = button.dataset.measure;
-      button.setAttribute("aria-pressed", String(name === state.measure));
-      button.disabled = run.scales[name] === null;
-    }
-    scale.replaceChildren(
-      make("div", { class: "scale" },
-        make("span", {}, size ? `\u2212${say(size)} or less` : "no numbers"), make("span", { class: "bar" }),
-        make("span", {}, size ? `+${say(size)} or more` : "")),
-      make("p", { class: "faint" }, `Orange, dotted underline: ${measure.low || "below 0"}. Blue, solid underline: ${measure.high}. `
-        + "White: 0. One scale for the whole run; of 200 tokens one is beyond it."),
-      make("p", {}, words(run, state.measure)));
-    const groups = sideBySide(run.rollouts, state.view, state.sort);
-    const titled = groups.slice(0, state.count).map((rows) => groupOf(run, rows, state));
-    list.replaceChildren(...titled);
-    if (!groups.length) list.append(make("p", {}, "No such responses were logged."));
-    note.textContent = `${Math.min(state.count, groups.length)} of ${groups.length} shown; the page holds `
-      + `${run.rollouts.length} of ${run.logged} logged responses.`;
-    more.hidden = state.count >= groups.length;
-  }
-
-  const choose = (name, options) => make("select", { "data-choose": name, onchange: (event) => {
-    state[name] = name === "run" ? Number(event.target.value) : event.target.value;
-    state.count = 3;
-    refresh();
-  } }, ...Object.entries(options).map(([value, text]) => {
-    const option = make("option", { value }, text);
-    option.selected = String(state[name]) === value;
-    return option;
-  }));
-  const section = make("section", { id: "credit" }, make("h2", {}, "Where the credit goes"),
-    make("div", { class: "words" },
-      make("p", {}, make("b", {}, "How to read this. "),
-        "A language model wrote the responses below, a piece of text (token) at a time. A checker said only whether the ",
-        "final answer is right. The colours are the model's own opinion of its tokens, formed from that during training."),
-      make("p", {}, make("b", {}, "An orange token"), " made the model expect success less. In a wrong response the most orange one, ",
-        "with a frame, is the step that the model blames."),
-      make("p", {}, make("b", {}, "It is not a proof. "), "Nobody told the model which step was wrong. It may blame a harmless token or ",
-        "miss a slip; pale colours are mostly noise; and a token after the slip is judged as it continues the text, so it may be white or blue though the sum is lost already.")),
-    make("div", { class: "controls" },
-      make("fieldset", {}, make("legend", {}, "colour by"), ...buttons)),
-    make("div", { class: "controls" },
-      runs.length > 1 ? make("label", {}, "run", choose("run", runs.map((run) => run.name))) : null,
-      make("label", {}, "show", choose("view", VIEWS)), make("label", {}, "order", choose("sort", SORTS))),
-    scale, note, list, more,
-    make("p", { class: "faint" }, "VIMPO strip: the td of each token in the order of the text, each its own. GRPO strip: what GRPO "
-      + "gives for the same response, (R \u2212 mean) / std of its group, the same for all tokens."));
-  refresh();
-  return section;
+  const choose = (name) => (value) => {
+    state[name] = name === "run" ? Number(value) : value;
+    drawCredit();
+  };
+  const known = MEASURES.filter(([key]) => RUNS.some((run) => run.rollouts.some((row) => row[key])));
+  if (known.length && !known.some(([key]) => key === "td")) state.measure = known[0][0];
+  const runs = RUNS.map((run, i) => [i, run.name]);
+  return el("section", { id: "credit" }, el("h2", {}, "Where did the credit go?"), explanation(),
+    el("div", { class: "controls" },
+      RUNS.length > 1 ? radios("Run", runs, 0, choose("run")) : null,
+      radios("Colour tokens by", known.map(([key, label]) => [key, label]), state.measure,
+        choose("measure"))),
+    legendBox, el("h3", {}, "One problem: wrong and right, late and early"), creditBox,
+    el("h3", {}, "All responses that were logged"), listBox);
 }
 
-function groupOf(run, rows, state) {
-  const first = rows[0];
-  const late = (row) => (row.step === 0 ? "before training" : `after step ${row.step}`);
-  const moment = (row) => (row.watched ? late(row) : `step ${row.step}`);
-  const answer = first.answer === null || first.answer === undefined ? "" : `right answer: ${visible(String(first.answer))}`;
-  return make("section", { class: "group" },
-    make("div", { class: "prompt" }, visible(first.prompt || "")),
-    make("p", { class: "faint" }, `problem ${visible(String(first.id))}; ${answer}`),
-    make("div", { class: "cards" }, ...rows.map((row) => card(run, row, state.measure, moment(row)))));
-}
+// ---- Curves -----------------------------------------------------------------------------------------
 
-// ---- Curves -------------------------------------------------------------------------------------
-
+// [title, what to know, [keys of metrics.jsonl and their names], share of 1?]
 const CHARTS = [
-  ["reward", [["reward", "trained on"], ["reward_clean", "before label noise"]], "mean reward of a step's responses"],
-  ["held-out accuracy", "eval", "bars: 95% interval over the problems"],
-  ["response length", [["response_tokens", "tokens"]], "tokens, the mean of a step"],
-  ["truncated", [["truncated", "share"]], "share of responses cut off at the limit"],
-  ["KL", [["kl", "KL"]], "KL(pi || pi_ref) of a token, nats"],
-  ["entropy", [["entropy", "entropy"]], "of a token, nats"],
-  ["value loss", [["value_loss", "L_V"]], "1/2 (V_T \u2212 R)\u00b2, the mean"],
-  ["actor loss", [["actor_loss", "L_A"]], "PPO's clipped loss"],
-  ["actor share", [["actor_share", "share"]], "the actor's pull on a token beside the value loss's"],
-  ["sampler gap", [["sampler_gap", "gap"]], "mean |log-prob of trainer \u2212 of sampler|, nats"],
-  ["seconds by phase", [["seconds_rollout", "rollout"], ["seconds_score", "score"], ["seconds_update", "update"]], "of a step"],
-  ["gradient norm", [["grad_norm", "norm"]], "before clipping"],
-  ["groups without a lesson", [["uniform_groups", "share"]], "share of prompts whose samples all got one reward"],
+  ["Reward", "mean of a step's responses", [["reward", "reward"],
+    ["reward_clean", "without the noise"]], true],
+  ["Response length", "tokens", [["response_tokens", "tokens"]]],
+  ["Truncated", "share cut at the greatest length", [["truncated", "cut"]], true],
+  ["KL", "from the model training began with, nats a token", [["kl", "KL"]]],
+  ["Entropy", "nats a token; near 0 the model always answers alike", [["entropy", "entropy"]]],
+  ["Value loss", "L_V: half the square of what V still misses", [["value_loss", "value loss"]]],
+  ["Actor loss", "L_A", [["actor_loss", "actor loss"]]],
+  ["Actor share", "the actor's pull on a token beside the value loss's; high is risky",
+    [["actor_share", "share"]]],
+  ["Sampler gap", "mean |difference of log-probs|, sampler and trainer; should be tiny",
+    [["sampler_gap", "gap"]]],
+  ["Groups of one reward", "share of responses that teach nothing", [["uniform_groups", "share"]],
+    true],
+  ["Gradient norm", "before clipping", [["grad_norm", "norm"]]],
+  ["Size of td", "mean |td|, and what rounding adds", [["td_size", "td"], ["td_noise", "rounding"]]],
+  ["Seconds a step", "by phase", [["seconds_rollout", "rollout"], ["seconds_score", "score"],
+    ["seconds_update", "update"]]],
 ];
 
-// A moving average that has no start to forget; a gap stays a gap.
-function smooth(numbers, memory) {
-  let [sum, weight] = [0, 0];
-  return numbers.map((x) => {
-    if (x === null || x === undefined) return null;
-    sum = memory * sum + x;
-    weight = memory * weight + 1;
+// A running mean, free of the pull to 0 at its start; gaps stay gaps.
+function smoothed(ys, span) {
+  const keep = 1 - 2 / (span + 1);
+  let sum = 0, weight = 0;
+  return ys.map((y) => {
+    if (!isNumber(y)) return null;
+    sum = keep * sum + (1 - keep) * y;
+    weight = keep * weight + (1 - keep);
     return sum / weight;
   });
 }
 
-function seriesOf(what) {
+// Round numbers between low and high, about `count` of them.
+function ticks(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
   const found = [];
-  runs.forEach((run, r) => {
-    if (what === "eval") {
-      groupBy(run.eval, (row) => row.file).forEach((rows, dash) => found.push({
-        r, dash, points: true, name: String(rows[0].file).split("/").pop(), x: rows.map((row) => row.step),
-        y: rows.map((row) => row.accuracy), low: rows.map((row) => row.low), high: rows.map((row) => row.high) }));
-      return;
-    }
-    what.forEach(([key, name], dash) => {
-      const y = run.metrics[key];
-      const same = key === "reward_clean" && JSON.stringify(y) === JSON.stringify(run.metrics.reward);
-      if (y && y.some((v) => v !== null) && !same) found.push({ r, dash, name, x: run.metrics.step, y });
-    });
-  });
+  for (let i = Math.ceil(low / step); i * step <= high * (1 + 1e-9); i++) found.push(i * step);
   return found;
 }
 
-function path(x, y, X, Y) {
-  let pen = "M";
-  return x.map((step, i) => {
-    if (y[i] === null || y[i] === undefined) { pen = "M"; return ""; }
-    const text = `${pen}${X(step).toFixed(2)} ${Y(y[i]).toFixed(2)}`;
-    pen = "L";
-    return text;
-  }).join("");
+// The path of a line, with a gap where a number is missing.
+function path(xs, ys, x, y) {
+  let text = "", pen = false;
+  ys.forEach((v, i) => {
+    if (isNumber(v)) {
+      text += `${pen ? "L" : "M"}${x(xs[i]).toFixed(1)} ${y(v).toFixed(1)}`;
+      // A point between two gaps is a short line.
+      if (!pen && !isNumber(ys[i + 1])) text += "h0.1";
+    }
+    pen = isNumber(v);
+  });
+  return text;
 }
 
-function chart(title, what, note, memory, raw) {
-  const all = seriesOf(what);
-  const figure = make("figure", { class: "chart" }, make("h3", {}, title), make("div", { class: "faint" }, note));
-  if (!all.length) {
-    figure.append(make("p", { class: "faint" }, "not measured in this run"));
-    return figure;
+const W = 380, H = 200, LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24;
+
+function axes(picture, [x0, x1], [y0, y1], x, y, isShare) {
+  for (const v of ticks(y0, y1, 4)) {
+    picture.append(svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }),
+      svg("text", { x: LEFT - 5, y: y(v) + 4, "text-anchor": "end" },
+        isShare ? Math.round(100 * v) + "%" : show(Number(v.toPrecision(3)))));
   }
-  const steps = extent(all.flatMap((s) => s.x));
-  let [low, high] = extent(all.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]));
-  if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
-  const X = (step) => 2 + 96 * (step - steps[0]) / (steps[1] - steps[0] || 1);
-  const Y = (v) => 96 - 92 * (v - low) / (high - low);
-  const shapes = [];
-  for (const s of all) {
-    const look = `run${s.r % 5} dash${s.dash % 3}`;
-    if (raw && !s.points) shapes.push(draw("path", { class: `raw run${s.r % 5}`, d: path(s.x, s.y, X, Y) }));
-    const line = s.points ? s.y : smooth(s.y, memory);
-    shapes.push(draw("path", { class: `smooth ${look}`, d: path(s.x, line, X, Y) }));
-    if (!s.points) continue;
-    s.x.forEach((step, i) => {
-      if (s.y[i] === null || s.y[i] === undefined) return;
-      if (s.low[i] !== undefined) shapes.push(draw("path", { class: `smooth run${s.r % 5}`, d: `M${X(step)} ${Y(s.low[i])}V${Y(s.high[i])}` }));
-      shapes.push(draw("path", { class: `point run${s.r % 5}`, d: `M${X(step)} ${Y(s.y[i])}h0` }));
+  for (const v of ticks(x0, x1, 5)) {
+    if (Number.isInteger(v) || x1 <= 1) {
+      picture.append(svg("text", { x: x(v), y: H - 6, "text-anchor": "middle" }, show(v)));
+    }
+  }
+}
+
+// Series {name, xs, ys, low, high, smooth, look} -> a figure with a cursor.
+function figure(title, note, series, { isShare = false, bounds = null, xName = "step" } = {}) {
+  const all = series.flatMap((s) => [...s.ys, ...(s.low || []), ...(s.high || [])]).filter(isNumber);
+  const steps = [...new Set(series.flatMap((s) => s.xs))].sort((a, b) => a - b);
+  if (!all.length) return null;
+  let [y0, y1] = bounds || [Math.min(...all), Math.max(...all)];
+  if (isShare) [y0, y1] = [0, 1];
+  if (y1 - y0 < 1e-12) [y0, y1] = [y0 - (Math.abs(y0) || 1) / 2, y1 + (Math.abs(y1) || 1) / 2];
+  let [x0, x1] = [steps[0], steps[steps.length - 1]];
+  if (x0 === x1) x1 = x0 + 1;
+  const x = (v) => LEFT + ((v - x0) / (x1 - x0)) * (W - LEFT - RIGHT);
+  const y = (v) => H - BOTTOM - ((v - y0) / (y1 - y0)) * (H - TOP - BOTTOM);
+  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: 0,
+    "aria-label": `${title}: arrow keys move along the steps` });
+  axes(picture, [x0, x1], [y0, y1], x, y, isShare);
+  for (const s of series) {
+    const span = s.smooth && state.smooth;
+    picture.append(svg("path", { class: `line ${s.look}${span ? " raw" : ""}`,
+      d: path(s.xs, s.ys, x, y) }));
+    if (span) {
+      picture.append(svg("path", { class: "line " + s.look,
+        d: path(s.xs, smoothed(s.ys, span), x, y) }));
+    }
+    s.xs.forEach((v, i) => {
+      if (s.low && isNumber(s.low[i]) && isNumber(s.high[i])) {
+        picture.append(svg("line", { class: "line " + s.look, x1: x(v), x2: x(v), y1: y(s.low[i]),
+          y2: y(s.high[i]) }), svg("circle", { class: "dot " + s.look, cx: x(v), cy: y(s.ys[i]), r: 3 }));
+      }
     });
   }
-  const cursor = draw("line", { class: "zero", y1: 0, y2: 100, x1: -9, x2: -9 });
-  const picture = plot(100, 100, cursor, ...shapes);
-  picture.setAttribute("tabindex", 0);
-  picture.setAttribute("role", "img");
-  picture.removeAttribute("aria-hidden");
-  picture.setAttribute("aria-label", `${title} over the steps; arrow keys read it out`);
-  const readout = make("output", { class: "readout faint" });
-  const label = (s) => (runs.length > 1 ? `${runs[s.r].name}: ` : "") + s.name;
-  const every = [...new Set(all.flatMap((s) => s.x))].sort((a, b) => a - b);
-  let here = every.length - 1;
-  const show = (i) => {
-    here = Math.max(0, Math.min(every.length - 1, i));
-    const step = every[here];
-    cursor.setAttribute("x1", X(step));
-    cursor.setAttribute("x2", X(step));
-    const found = all.filter((s) => s.x.includes(step)).map((s) => {
-      const at = s.x.indexOf(step);
-      const range = s.low && s.low[at] !== undefined ? ` (${say(s.low[at])} to ${say(s.high[at])})` : "";
-      return `${label(s)} ${say(s.y[at])}${range}`;
+  const readout = el("p", { class: "readout" });
+  cursor(picture, readout, series, steps, x, isShare, xName);
+  return el("figure", {}, el("figcaption", {}, el("strong", {}, title), " ", note), picture, readout);
+}
+
+// Pointer and arrow keys choose a step; its numbers stand below the figure.
+function cursor(picture, readout, series, steps, x, isShare, xName) {
+  const line = svg("line", { class: "cursor", y1: TOP, y2: H - BOTTOM, x1: -9, x2: -9 });
+  picture.append(line);
+  let at = steps.length - 1;
+  const say = (i, mark = true) => {
+    at = Math.min(steps.length - 1, Math.max(0, i));
+    const parts = series.map((s) => {
+      const value = s.ys[s.xs.indexOf(steps[at])], j = s.xs.indexOf(steps[at]);
+      const text = isShare ? percent(value) : show(value);
+      const interval = s.low && isNumber(s.low[j])
+        ? ` (${percent(s.low[j])} to ${percent(s.high[j])})` : "";
+      return el("span", {}, el("i", { class: "key " + s.look }), `${s.name} `,
+        el("b", {}, text + interval));
     });
-    readout.textContent = `step ${step}: ${found.join("; ")}`;
+    readout.replaceChildren(el("span", {}, `${xName} ${steps[at]}: `), ...parts);
+    if (mark) for (const end of ["x1", "x2"]) line.setAttribute(end, x(steps[at]));
   };
+  say(at, false);
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
-    const step = steps[0] + (100 * (event.clientX - box.left) / box.width - 2) / 96 * (steps[1] - steps[0]);
+    const place = ((event.clientX - box.left) / box.width) * W;
     let best = 0;
-    every.forEach((s, i) => { if (Math.abs(s - step) < Math.abs(every[best] - step)) best = i; });
-    show(best);
+    steps.forEach((s, i) => {
+      if (Math.abs(x(s) - place) < Math.abs(x(steps[best]) - place)) best = i;
+    });
+    say(best);
   });
-  picture.addEventListener("focus", () => show(here));
+  picture.addEventListener("focus", () => say(at));
   picture.addEventListener("keydown", (event) => {
-    const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: every.length - 1 }[event.key];
-    if (to === undefined) return;
+    const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    if (!(event.key in moves)) return;
+    say(at + moves[event.key]);
     event.preventDefault();
-    show(to);
   });
-  figure.append(
-    make("div", { class: "plot" },
-      make("div", { class: "ends" }, make("span", {}, say(high)), make("span", {}, say(low))), picture, make("span"),
-      make("div", { class: "steps" }, make("span", {}, `step ${steps[0]}`), make("span", {}, `${steps[1]}`))),
-    all.length > 1 ? make("div", { class: "faint" }, ...all.map((s) => make("span", { class: "key" },
-      plot(26, 9, draw("line", { class: `smooth run${s.r % 5} dash${s.dash % 3}`, x1: 0, x2: 26, y1: 4.5, y2: 4.5 })), label(s)))) : "",
-    readout);
-  show(here);
-  return figure;
+}
+
+// With one run a colour is a series; with several a colour is a run, and a dash a series.
+const lookOf = (run, series) => (RUNS.length > 1 ? `c${run % 6} d${series % 4}` : `c${series % 6}`);
+const nameOf = (run, name) => (RUNS.length > 1 ? `${run.name}: ${name}` : name);
+
+function metricFigure([title, note, keys, isShare]) {
+  const series = [];
+  RUNS.forEach((run, r) => keys.forEach(([key, name], k) => {
+    const ys = run.metrics[key], first = run.metrics[keys[0][0]];
+    // A clean reward that is the reward says nothing new.
+    const same = key === "reward_clean" && ys && first && ys.every((v, i) => v === first[i]);
+    if (ys && ys.some(isNumber) && !same) {
+      series.push({ name: nameOf(run, name), xs: run.metrics.step, ys, smooth: true,
+        look: lookOf(r, k) });
+    }
+  }));
+  return series.length ? figure(title, note, series, { isShare }) : null;
+}
+
+// The last part of a path.
+const fileName = (text) => String(text).split(/[\\/]/).pop();
+
+function evalFigure(key, title, note, isShare) {
+  const series = [];
+  RUNS.forEach((run, r) => {
+    const files = [...new Set(run.eval.map((row) => row.file))];
+    files.forEach((file, f) => {
+      const rows = run.eval.filter((row) => row.file === file && isNumber(row[key]));
+      if (!rows.length) return;
+      const made = { name: nameOf(run, fileName(file)), xs: rows.map((row) => row.step),
+        ys: rows.map((row) => row[key]), look: lookOf(r, f) };
+      if (key === "accuracy") {
+        made.low = rows.map((row) => row.low);
+        made.high = rows.map((row) => row.high);
+      }
+      series.push(made);
+    });
+  });
+  return series.length ? figure(title, note, series, { isShare }) : null;
+}
+
+const curvesBox = el("div", { class: "figures" });
+
+function drawCurves() {
+  const held = evalFigure("accuracy", "Held-out accuracy", "with 95% intervals", true);
+  const [reward, ...rest] = CHARTS.map(metricFigure);
+  curvesBox.replaceChildren(...[held, reward, ...rest].filter((node) => node));
 }
 
 function curvesSection() {
-  const state = { memory: "0.8", raw: true };
-  const charts = make("div", { class: "charts" });
-  const refresh = () => charts.replaceChildren(...CHARTS.map(([title, what, note]) => chart(title, what, note, Number(state.memory), state.raw)));
-  const smoothing = make("select", { id: "smoothing", onchange: (event) => { state.memory = event.target.value; refresh(); } },
-    make("option", { value: "0" }, "none"), make("option", { value: "0.8", selected: "" }, "over about 5 steps"),
-    make("option", { value: "0.95" }, "over about 20 steps"));
-  const raw = make("button", { id: "raw", "aria-pressed": "true", onclick: () => {
-    state.raw = !state.raw;
-    raw.setAttribute("aria-pressed", String(state.raw));
-    refresh();
-  } }, "raw numbers");
-  refresh();
-  return make("section", { id: "curves" }, make("h2", {}, "Curves"),
-    make("p", {}, "Thin: the number of each step. Thick: smoothed. Gaps are steps without a number."),
-    make("div", { class: "controls" }, make("label", {}, "smoothing", smoothing), raw), charts);
+  const spans = [[0, "raw"], [9, "raw and smoothed"], [31, "raw and very smooth"]];
+  drawCurves();
+  const thinned = RUNS.filter((run) => run.every > 1)
+    .map((run) => `Of ${run.name} every ${run.every}th step is drawn. `);
+  return el("section", { id: "curves" }, el("h2", {}, "How did the training go?"),
+    runKey(),
+    el("div", { class: "controls" }, radios("Lines", spans, state.smooth, (value) => {
+      state.smooth = value;
+      drawCurves();
+    })), thinned.length ? el("p", { class: "note" }, thinned) : null, curvesBox);
 }
 
-// ---- Does the value know ------------------------------------------------------------------------
-
-function table(head, rows) {
-  return make("div", { class: "table" }, make("table", {},
-    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))),
-    make("tbody", {}, ...rows.map((row) => make("tr", { class: row.mark || null }, ...row.cells.map((text) => make("td", {}, text)))))));
+// Which colour is which run.
+function runKey() {
+  if (RUNS.length < 2) return null;
+  return el("p", { class: "key-line" },
+    RUNS.map((run, r) => el("span", {}, el("i", { class: "key " + lookOf(r, 0) }), run.name)));
 }
+
+// ---- Does the value know ----------------------------------------------------------------------------
 
 function knowsSection() {
-  const section = make("section", { id: "knows" }, make("h2", {}, "Does the value know?"),
-    make("p", {}, "V is also the model's forecast of its own success. Take a right and a wrong response to one prompt: ",
-      "how often does the right one have the higher V, at a quarter, half, three quarters and the end of the text? ",
-      "50% is a coin, 100% knows. And by how much does V move, compared with what it should (R \u2212 V_0)? ",
-      "A small beta gives a direction, not a size: then V moves by far too little."));
-  for (const run of runs) {
-    if (runs.length > 1) section.append(make("h3", {}, run.name));
-    if (!run.knows.length) {
-      section.append(make("p", { class: "faint" }, "Not measured: no prompt with right and wrong responses, or no value in this method."));
-      continue;
-    }
-    const percent = (x) => `${Math.round(100 * x)}%`;
-    const moved = (pair) => (pair ? `${signed(pair[0])} of ${signed(pair[1])}` : "\u2013");
-    section.append(
-      table(["up to step", "prompts (pairs)", "at 25%", "50%", "75%", "the end (95% interval)", "V moved, right ones", "wrong ones"],
-        run.knows.map((k) => ({ cells: [String(k.step), `${k.prompts} (${k.pairs})`, ...k.area.slice(0, 3).map(percent),
-          `${percent(k.area[3])} (${percent(k.interval[0])} to ${percent(k.interval[1])})`, moved(k.right), moved(k.wrong)] }))),
-      make("p", { class: "faint" }, "Calibration of the end of V, on the watched problems: responses in order of V_T, in five bins. "
-        + "V starts at V_0, the share of right samples of the prompt, which knows much already."),
-      table(["after step", ...["lowest", "low", "middle", "high", "highest"].map((name) => `${name}: V_T, share right`)],
-        run.knows.filter((k) => k.bins.length).map((k) => ({ cells: [String(k.step), ...k.bins.map((b) => `${say(b[0])}, ${percent(b[1])} of ${b[2]}`)] }))));
+  const series = [], calibrated = [], rows = [];
+  RUNS.forEach((run, r) => {
+    if (!run.knows.length) return;
+    const xs = run.knows.map((k) => k.step);
+    series.push({ name: nameOf(run, "at the end"), xs, ys: run.knows.map((k) => k.area[3]),
+      low: run.knows.map((k) => k.interval[0]), high: run.knows.map((k) => k.interval[1]),
+      look: lookOf(r, 0) });
+    series.push({ name: nameOf(run, "half-way"), xs, ys: run.knows.map((k) => k.area[1]),
+      look: lookOf(r, 1) });
+    const last = run.knows[run.knows.length - 1];
+    calibrated.push({ name: nameOf(run, `step ${last.step}`), bins: last.bins, look: lookOf(r, 0) });
+    for (const k of run.knows) rows.push([run, k]);
+  });
+  if (!series.length) {
+    return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
+      el("p", { class: "none" }, "Too few logged responses with a value to say."));
   }
-  return section;
+  const chance = { name: "a coin", xs: series[0].xs, ys: series[0].xs.map(() => 0.5), look: "coin" };
+  return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
+    el("p", {}, "Take a right and a wrong response to one problem: how often has the right one the "
+      + "higher V? 50% is a coin, 100% is knowing it always. The bar is a 95% interval (problems "
+      + "drawn anew), over the responses logged since the evaluation before."),
+    el("div", { class: "figures" },
+      figure("Right above wrong", "share of pairs (AUC)", [...series, chance], { isShare: true }),
+      calibrationFigure(calibrated)),
+    movedTable(rows));
 }
 
-// ---- Settings -----------------------------------------------------------------------------------
+// Mean V_T of a fifth of the responses against the share of right ones among them.
+function calibrationFigure(runs) {
+  const some = runs.filter((run) => run.bins.length);
+  if (!some.length) return null;
+  const x = (v) => LEFT + v * (W - LEFT - RIGHT), y = (v) => H - BOTTOM - v * (H - TOP - BOTTOM);
+  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img",
+    "aria-label": "share of right responses against V at the end" });
+  for (const v of [0, 0.25, 0.5, 0.75, 1]) {
+    picture.append(svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }),
+      svg("text", { x: LEFT - 5, y: y(v) + 4, "text-anchor": "end" }, `${100 * v}%`),
+      svg("text", { x: x(v), y: H - 6, "text-anchor": "middle" }, v));
+  }
+  picture.append(svg("line", { class: "line coin", x1: x(0), y1: y(0), x2: x(1), y2: y(1) }));
+  const clip = (v) => Math.min(1.02, Math.max(-0.02, v));
+  for (const run of some) {
+    for (const [v, right] of run.bins) {
+      picture.append(svg("circle", { class: "dot " + run.look, cx: x(clip(v)), cy: y(right), r: 4 }));
+    }
+  }
+  return el("figure", {}, el("figcaption", {}, el("strong", {}, "Calibration"),
+    " share right (up) by V at the end (across), watched problems"), picture,
+  el("p", { class: "readout" }, some.map((run) => el("span", {},
+    el("i", { class: "key " + run.look }), `${run.name}: `,
+    el("b", {}, run.bins.map(([v, right]) => `${show(v)} \u2192 ${percent(right)}`).join(", "))))),
+  el("p", { class: "note" }, "V begins at the share of right ones among the same samples, so at a "
+    + "small \u03b2 these points show little more than that."));
+}
+
+function movedTable(rows) {
+  const head = ["step", "pairs", "problems", "right ones: V moved", "to reach 1 it had to",
+    "wrong ones: V moved", "to reach 0 it had to"];
+  if (RUNS.length > 1) head.unshift("run");
+  const body = rows.map(([run, k]) => {
+    const [right, wrong] = [k.right || [], k.wrong || []];
+    const cells = [k.step, k.pairs, k.prompts, signed(right[0]), signed(right[1]), signed(wrong[0]),
+      signed(wrong[1])];
+    if (RUNS.length > 1) cells.unshift(run.name);
+    return el("tr", {}, cells.map((text) => el("td", {}, text)));
+  });
+  return el("div", { class: "wide" }, el("table", {},
+    el("thead", {}, el("tr", {}, head.map((text) => el("th", {}, text)))), el("tbody", {}, body)));
+}
+
+// ---- Settings, and the page -------------------------------------------------------------------------
 
 function settingsSection() {
-  const text = (x) => (x === undefined ? "\u2013" : typeof x === "string" ? visible(x) : JSON.stringify(x));
-  const all = runs.map((run) => ({ ...run.settings, ...run.versions, began: run.date }));
-  const names = [...new Set(all.flatMap((settings) => Object.keys(settings)))];
-  return make("section", { id: "settings" }, make("h2", {}, "Settings"),
-    table(["setting", ...runs.map((run) => run.name)], names.map((name) => {
-      const cells = all.map((settings) => text(settings[name]));
-      return { mark: new Set(cells).size > 1 ? "differs" : null, cells: [name.replaceAll("_", "-"), ...cells] };
-    })));
+  const keys = [...new Set(RUNS.flatMap((run) => Object.keys(run.settings)))];
+  const text = (run, key) => (key in run.settings ? JSON.stringify(run.settings[key]) : "");
+  const differs = (key) => RUNS.some((run) => text(run, key) !== text(RUNS[0], key));
+  const row = (key) => el("tr", {}, el("th", {}, key),
+    RUNS.map((run) => el("td", {}, visible(text(run, key)))));
+  const versions = (run) => Object.entries(run.versions).map(([k, v]) => `${k} ${v}`).join(", ");
+  const head = el("thead", {}, el("tr", {}, el("th", {}, ""), RUNS.map((run) => el("th", {}, run.name))));
+  const table = (some) => el("div", { class: "wide" },
+    el("table", { class: "settings" }, head.cloneNode(true), el("tbody", {}, some.map(row))));
+  const different = keys.filter(differs);
+  return el("section", { id: "settings" }, el("h2", {}, "Settings"),
+    RUNS.map((run) => el("p", {}, `${run.name}: begun ${run.date.slice(0, 16).replace("T", " ")}, `,
+      visible(versions(run)), ".")),
+    RUNS.length > 1 ? [el("h3", {}, "Where the runs differ"), table(different)] : [],
+    el("details", {}, el("summary", {}, RUNS.length > 1 ? "All settings" : "Show all settings"),
+      table(keys)));
 }
 
-// ---- The page -----------------------------------------------------------------------------------
-
-function summary(run) {
-  const steps = run.metrics.step;
-  const last = steps[steps.length - 1];
-  const first = run.eval[0], end = run.eval[run.eval.length - 1];
-  const percent = (x) => `${(100 * x).toFixed(1)}%`;
-  const accuracy = first && end && first.accuracy !== undefined ? `, held-out accuracy ${percent(first.accuracy)} \u2192 ${percent(end.accuracy)}` : "";
-  const total = run.settings.steps ? ` of ${run.settings.steps}` : "";
-  return `${runs.length > 1 ? run.name + ": " : ""}${run.settings.algo}, step ${last}${total}${accuracy}`;
+// What the run came to, in a sentence.
+function outcome(run) {
+  const steps = run.metrics.step, last = steps[steps.length - 1];
+  const ends = (xs) => xs && [xs.find(isNumber), [...xs].reverse().find(isNumber)];
+  const file = run.eval.length ? run.eval[0].file : null;
+  const held = ends(run.eval.filter((row) => row.file === file).map((row) => row.accuracy));
+  const reward = ends(run.metrics.reward);
+  let text = `${run.settings.algo || "training"}, step ${last}`;
+  if (reward) text += `: reward ${show(reward[0])} \u2192 ${show(reward[1])}`;
+  if (held && isNumber(held[0])) {
+    text += `, held-out accuracy ${percent(held[0])} \u2192 ${percent(held[1])}`;
+  }
+  return el("p", {}, el("strong", {}, visible(run.name)), " ", text, ".");
 }
 
-page.append(
-  make("h1", {}, runs.map((run) => run.name).join(" and ")),
-  ...runs.map((run) => make("p", {}, summary(run))),
-  make("p", { class: "faint" }, `As of ${content.made}. While a run goes on this file is written anew; reload it.`),
-  make("nav", {}, make("a", { href: "#credit" }, "Where the credit goes"), make("a", { href: "#curves" }, "Curves"),
-    make("a", { href: "#knows" }, "Does the value know?"), make("a", { href: "#settings" }, "Settings")),
-  creditSection(), curvesSection(), knowsSection(), settingsSection());
+function main() {
+  const links = [["credit", "Credit"], ["curves", "Curves"], ["knows", "Does the value know?"],
+    ["settings", "Settings"]];
+  document.getElementById("page").append(
+    el("header", { class: "top" }, el("h1", {}, "Report of a training run"),
+      RUNS.map(outcome), el("p", { class: "note" }, `Made ${DATA.made}.`),
+      el("nav", {}, links.map(([id, label]) => el("a", { href: "#" + id }, label)))),
+    creditSection(), curvesSection(), knowsSection(), settingsSection());
+  drawCredit();
+}
+
+main();
