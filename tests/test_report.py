@@ -34,7 +34,8 @@ def row(step=1, id="p", sample=0, reward=1.0, td=(0.1, -0.2, 0.3), tokens=None, 
     return {
         "step": step, "id": id, "sample": sample, "answer": "7", "prompt": "1+6=", "tokens": tokens,
         "response": "".join(map(str, tokens)), "finished": True, "reward": reward,
-        "reward_clean": reward, "baseline": 0.5, "grpo": 1.5, "td": list(td), "log_ratio": list(td), "kl": [0.01] * n,
+        "reward_clean": reward, "baseline": 0.5, "grpo": 1.5, "td": list(td),
+        "log_ratio": list(td), "kl": [0.01] * n,
         "entropy": [0.5] * n, "advantages": [-1.0] * n,
     } | more  # fmt: skip
 
