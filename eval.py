@@ -21,7 +21,6 @@ import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
 import functools
 from datetime import datetime
-from pathlib import Path
 
 import torch
 
@@ -41,9 +40,18 @@ PART = {"cpu": 256, "cuda": 1024}  # responses between two savings; each part en
 
 
 def evaluate(
-    model, tokenizer, problems, prompts, *, grade, samples=1, seed=0, done=None, save=None,
+    model,
+    tokenizer,
+    problems,
+    prompts,
+    *,
+    grade,
+    samples=1,
+    seed=0,
+    done=None,
+    save=None,
     **sampling,
-):  # fmt: skip
+):
     """Sample and grade -> one dict a file, with the graded responses of each of its problems.
 
     problems as from load_problems, prompts their token ids, grade(response, problem) -> [0, 1];
@@ -56,9 +64,13 @@ def evaluate(
         most = max(1, PART[model.device.type] * distributed.world_size() // samples)
     for numbers in evaluation.split(prompts, rows.keys(), most):
         rollouts = generate_together(
-            model, [prompts[i] for i in numbers], samples_per_prompt=samples,
-            stop_ids=tokenizer.eos_ids, seed=f"eval {seed}", **sampling,
-        )  # fmt: skip
+            model,
+            [prompts[i] for i in numbers],
+            samples_per_prompt=samples,
+            stop_ids=tokenizer.eos_ids,
+            seed=f"eval {seed}",
+            **sampling,
+        )
         part = {}
         for place, i in enumerate(numbers):
             mine = rollouts[place * samples : (place + 1) * samples]
@@ -92,17 +104,6 @@ def graded(problem, responses, grade):
         "boxed": [step == "last box" for _, step in found],
         "scores": [grade(text, problem) for text in responses],
     }
-
-
-def describe(row):
-    """The line that a training run prints: one row of the table, and its first response."""
-    shown = row["problems"][0]
-    verdict = "right" if shown["scores"][0] else "wrong"
-    return (
-        f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right, "
-        f"{row['response_tokens']:.1f} tokens, {row['truncated']:.1%} cut\n"
-        f"      {shown['id']}: {console.short(shown['responses'][0])} {verdict}"
-    )
 
 
 def set_up(args):
@@ -146,10 +147,8 @@ def measure(args):
             prompts = [data.prompt_ids(p, tokenizer, template, limit) for p in problems]
             done = {i: row for (*of, i), row in known.items() if of == [path, file]}
             save = args.out and functools.partial(evaluation.append, args.out, about, path, file)
-            found = evaluate(
-                model, tokenizer, problems, prompts,
-                samples=samples[file], done=done, save=save, **settings,
-            )  # fmt: skip
+            parts = {"samples": samples[file], "done": done, "save": save}
+            found = evaluate(model, tokenizer, problems, prompts, **parts, **settings)
             table += [{"model": path} | line for line in found or ()]
         del model  # before the next one is loaded
     return about, table

@@ -26,37 +26,16 @@ B sequences, T tokens, D width, V vocabulary, H and Hkv heads of width Dh, S key
 is the plain form; lib/fast.py swaps parts of it for faster ones that compute the same.
 """
 
-import math
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.checkpoint import read_config, read_weights, write_checkpoint
+from lib.checkpoint import read_config, read_weights, rope_frequencies, write_checkpoint
 from lib.distributed import full_tensor
 
 # ---- Positions -----------------------------------------------------------------------------------
-
-
-def rope_frequencies(config):
-    """Radians per position of each rotated pair, [Dh/2]: theta^(-2i/Dh), then as config.rope says.
-
-    "linear" divides all of them by `factor`. "llama3" leaves alone the fast pairs, which turn more
-    than high_freq_factor times within the original context, divides by `factor` the slow ones,
-    which turn less than low_freq_factor times, and blends in between.
-    """
-    rope, Dh = config.rope, config.Dh
-    exponents = torch.arange(0, Dh, 2, dtype=torch.int64).float() / Dh  # [Dh/2]
-    inv_freq = 1.0 / rope["rope_theta"] ** exponents  # [Dh/2]
-    if rope["rope_type"] == "linear":
-        return inv_freq / rope["factor"]
-    if rope["rope_type"] == "llama3":
-        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-        turns = rope["original_max_position_embeddings"] * inv_freq / (2 * math.pi)  # [Dh/2]
-        fast = ((turns - low) / (high - low)).clamp(0, 1)  # 1: leave alone, 0: divide
-        return fast * inv_freq + (1 - fast) * inv_freq / rope["factor"]
-    return inv_freq
 
 
 def rotate(x, cos, sin):

@@ -6,9 +6,9 @@ A token is drawn by the Gumbel-max rule. With one independent number u_v in (0, 
 
     argmax_v [log p_v + g_v]  has the distribution p,      g_v = -log(-log u_v)
 
-It ties the choice to the two best scores, not to a sum over all V, so that rounding in the last bit
-hardly ever changes the token. The noise is a hash of (seed, prompt, number of the sample, t), so a
-sample depends on nothing else: not on the batch it is in, nor on the number of processes.
+It ties the choice to the two best scores, so that rounding hardly ever changes the token. The noise
+is a hash of (seed, prompt, number of the sample, t), so a sample depends on nothing else: not on
+its batch, nor on the number of processes. The draw itself is in lib/sampling.py.
 
 `generate_plain` is the obvious sampler: one batch, until the last row has ended. `generate` gives
 the same ids with less work: a prompt is computed once for all its samples, and a row whose sample
@@ -25,10 +25,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lib.decoding import decoder, record_steps, static_shapes
-from lib.distributed import all_gather, partition, rank, world_size
+from lib.distributed import all_gather, partition_equal, rank, world_size
 from lib.fast import sampling_copy
 from lib.kv_cache import GroupCache, plan_rows
-from lib.sampling import block_width, check_settings, sample_keys, token_noise
+from lib.sampling import check_settings, draw, sample_keys, token_noise
 from model import KVCache
 
 PREFILL_TOKENS = 4096  # prompts prefilled together, padding included: enough for full speed
@@ -45,62 +45,6 @@ class Rollout(NamedTuple):
     finished: bool  # False: cut at max_new_tokens
 
 
-# ---- Drawing a token -----------------------------------------------------------------------------
-
-
-def gumbel_max(logits, noise):
-    """One draw per row from softmax(logits): [A, n] and [A, n] (fp64) -> [A]."""
-    return (logits + noise).argmax(1)
-
-
-def keep_likely(logits, top_p, top_k, width=None):
-    """logits [A, V] -> the same with -1e30 outside the top_k likeliest and, of those, the fewest of
-    mass top_p; and whether they are among the `width` likeliest (None: V), [A]."""
-    width = min(top_k or width or logits.size(1), logits.size(1))
-    values, index = logits.topk(width, dim=1)  # [A, width], descending
-    left = values if top_k else logits
-    mass = (values - left.logsumexp(1, keepdim=True)).exp()
-    before = mass.cumsum(1) - mass  # the mass of the likelier tokens
-    values = torch.where(before < top_p, values, -1e30)
-    kept = torch.full_like(logits, -1e30).scatter_(1, index, values)
-    return kept, mass.sum(1) >= top_p if width < logits.size(1) and not top_k else None
-
-
-def draw(logits, noise, temperature, top_p=1.0, top_k=0, width=None):
-    """One token per row: logits [A, V], noise of token_noise -> token [A], log pi(token) [A], sure.
-
-    log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy. sure [A]: false
-    where top-p takes more than `width` tokens, so that the draw must be made again; None: all are.
-
-    V numbers of noise a token would be many. So the vocabulary is cut into about sqrt(V) blocks: a
-    block is drawn by its mass, then a token in it, since p(v) = p(block of v) p(v | block of v).
-    """
-    A, V = logits.shape
-    if temperature == 0:
-        token = logits.argmax(1)
-        return token, logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1), None
-    if temperature != 1:
-        logits = logits / temperature
-    filtered, sure = top_p < 1 or top_k > 0, None
-    blocks = logits
-    if filtered:
-        blocks, sure = keep_likely(logits, top_p, top_k, width)
-    size = block_width(V)
-    blocks = blocks.view(A, -1, size)  # [A, V / size, size]
-    within = blocks.log_softmax(2)  # log p(v | block of v)
-    mass = blocks.amax(2) - within.amax(2)  # logsumexp, [A, V / size]
-    block_noise, noise = noise.split([V // size, size], dim=1)
-    block = gumbel_max(mass, block_noise)[:, None]  # [A, 1]
-    within = within.gather(1, block[..., None].expand(A, 1, size))[:, 0]  # [A, size]
-    place = gumbel_max(within, noise)[:, None]  # [A, 1]
-    token = torch.add(place, block, alpha=size)  # [A, 1]
-    if filtered:
-        logp = logits.gather(1, token)[:, 0] - logits.logsumexp(1)
-    else:
-        logp = (mass.log_softmax(1).gather(1, block) + within.gather(1, place))[:, 0]
-    return token[:, 0], logp, sure
-
-
 # ---- The plain sampler ---------------------------------------------------------------------------
 
 
@@ -112,9 +56,17 @@ def _padded(prompts, device):
 
 @torch.no_grad()
 def generate_plain(
-    model, prompts, *, samples_per_prompt=1, max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
-    stop_ids, seed=0,
-):  # fmt: skip
+    model,
+    prompts,
+    *,
+    samples_per_prompt=1,
+    max_new_tokens,
+    temperature=1.0,
+    top_p=1.0,
+    top_k=0,
+    stop_ids,
+    seed=0,
+):
     """What `generate` computes, the obvious way: one row a sample, all rows to the end."""
     rows = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
     keys = torch.tensor(sample_keys(prompts, samples_per_prompt, seed), device=model.device)
@@ -180,7 +132,7 @@ class Scheduler:
         self.state = torch.zeros(A, 2, dtype=torch.bool, device=model.device)
         self.rows, self.owner, self.every = A, [], torch.arange(A, **whole)
         # The noise of the next tokens of each row: at time t entry t mod `ahead` is used.
-        n = block_width(V) + V // block_width(V)
+        n = token_noise(self.keys[:1], self.count[:1], V).size(1)  # numbers a token
         self.ahead = max(1, min(32, NOISE // (A * n))) if static else 1
         self.times = torch.arange(self.ahead, **whole)
         self.noise = torch.zeros(A, self.ahead, n, dtype=torch.double, device=model.device)
@@ -328,9 +280,19 @@ class Scheduler:
 
 @torch.no_grad()
 def generate(
-    model, prompts, *, samples_per_prompt=1, max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
-    stop_ids, seed=0, slots=None, on_progress=None,
-):  # fmt: skip
+    model,
+    prompts,
+    *,
+    samples_per_prompt=1,
+    max_new_tokens,
+    temperature=1.0,
+    top_p=1.0,
+    top_k=0,
+    stop_ids,
+    seed=0,
+    slots=None,
+    on_progress=None,
+):
     """Sample responses: prompts (lists of ids) -> Rollouts, all samples of prompt 0 first, ...
 
     temperature 0 is greedy. top_k 0 and top_p 1 are off; top_k goes first. slots: rows decoded
@@ -376,19 +338,12 @@ def generate_together(model, prompts, *, samples_per_prompt=1, **settings):
 
     Equal prompts stay together, because generate numbers the samples of a prompt that stands twice.
     """
-    places = {}
-    for i, prompt in enumerate(prompts):
-        places.setdefault(tuple(prompt), []).append(i)
-    twins = list(places.values())  # the numbers of equal prompts
-    sizes = [len(prompts[numbers[0]]) * len(numbers) for numbers in twins]
-    parts = [[i for j in part for i in twins[j]] for part in partition(sizes, world_size())]
+    S, parts = samples_per_prompt, partition_equal(prompts, world_size())
     mine = [prompts[i] for i in parts[rank()]]
-    rollouts = generate(model, mine, samples_per_prompt=samples_per_prompt, **settings)
-
-    out = [None] * (len(prompts) * samples_per_prompt)
+    rollouts = generate(model, mine, samples_per_prompt=S, **settings)
+    out = [None] * (len(prompts) * S)
     for part, sampled in zip(parts, all_gather(rollouts), strict=True):
-        sampled = iter(sampled)
-        for i in part:
-            for j in range(samples_per_prompt):
-                out[i * samples_per_prompt + j] = Rollout(*next(sampled))
+        for place, i in enumerate(part):
+            group = sampled[place * S : (place + 1) * S]
+            out[i * S : (i + 1) * S] = [Rollout(*fields) for fields in group]
     return out

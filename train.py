@@ -14,9 +14,8 @@ A step, `take_step` below, top to bottom:
     5 update    L = L_V + c_A L_A, gradients summed over micro-batches, AdamW        vimpo.py
     6 log       metrics, some rollouts; now and then an evaluation, a checkpoint
 
-The batch is the P x S responses of a step. Means, whitening and token counts are over all of it, so
-that micro-batches and processes change memory and time, but not the gradient. A run writes to a new
-folder runs/NAME-1, runs/NAME-2, ... or --out (lib/run_folder.py); its flags: lib/settings.py.
+Means, whitening and token counts are over all P x S responses, so that micro-batches and processes
+change memory and time, but not the gradient. Flags: lib/settings.py; files: lib/run_folder.py.
 """
 
 import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
@@ -31,11 +30,12 @@ from pathlib import Path
 
 import torch
 
-from eval import describe, evaluate
+from eval import evaluate
 from lib import console, data, distributed, metrics, run_folder, self_check
 from lib.batch import flip_rewards, make_batch, micro_batches, response_hidden, score, spread
 from lib.checkpoint import read_config, weights_digest
 from lib.console import progress, say
+from lib.eval_tables import describe
 from lib.fast import choose_device, keep_less, on_device, start_moments
 from lib.logprobs import token_logps
 from lib.settings import MAY_CHANGE, train_args
@@ -47,13 +47,11 @@ from rewards import load_reward
 from rollout import generate, generate_together
 from vimpo import OBJECTIVES, implied_values
 
-# Settings that go to vimpo.py and to rollout.py as they are.
 METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "huber_delta", "soft_values", "v0_cap")
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 
 
 def parse_args(argv):
-    """The flags -> a namespace."""
     return train_args(argv, tuple(OBJECTIVES))
 
 

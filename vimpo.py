@@ -181,10 +181,9 @@ def ppo_loss(logps, old_logps, advantages, mask, clip_low=0.2, clip_high=0.28, d
 def rounding_variance(logps, sampler_logps, mask, lam, beta):
     """The variance that rounding alone gives the advantages: logps, sampler_logps [B, T] -> float.
 
-    Trainer and sampler compute the same log-probs by different kernels, and differ by rounding: by
-    3e-7 nats a token in fp32, by 0.01 and more in bf16. Policy and reference differ by two to three
-    times that, once they have different weights. A_t sums td with weights lam^l, so variances add
-    up with weights lam^(2l).
+    Trainer and sampler compute the same log-probs by different kernels; they differ by 3e-7 nats a
+    token in fp32, by 0.01 and more in bf16. Policy and reference differ by two to three times that.
+    A_t sums td with weights lam^l, so variances add up with weights lam^(2l).
     """
     mask = mask.bool()
     gap = torch.where(mask, logps - sampler_logps, 0).abs().sum()
@@ -253,8 +252,9 @@ def reinforce_loss(logps, advantages, mask):
 # times that part's share of the responses or tokens, adds up to the mean over the whole batch.
 
 
-def vimpo_credit(batch, *, beta, gae_lambda, actor_share, actor_coef, soft_values=False,
-                 v0_cap=None, **_):  # fmt: skip
+def vimpo_credit(
+    batch, *, beta, gae_lambda, actor_share, actor_coef, soft_values=False, v0_cap=None, **_
+):
     """Equation (3), whitened; and c_A, either as it is set or from the actor's share.
 
     Soft values count KL as a cost: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t.

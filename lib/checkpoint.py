@@ -1,6 +1,7 @@
 """Checkpoint folders in Hugging Face's form: config.json and *.safetensors, read and written.
 
     config.json    -> read_config  -> Config, the sizes and switches of the network
+    Config         -> rope_frequencies, how fast each pair of a head turns
     *.safetensors  -> read_weights -> {parameter name: tensor}, all checked before one is read
     write_checkpoint writes such a folder, weights_digest tells two of them apart
 
@@ -189,6 +190,26 @@ def read_rope(file, raw) -> dict:
     rising = kind != "llama3" or rope["low_freq_factor"] < rope["high_freq_factor"]
     check(rising, f"{file}: low_freq_factor is not below high_freq_factor in {rope}")
     return rope
+
+
+def rope_frequencies(config):
+    """Radians per position of each rotated pair, [Dh/2]: theta^(-2i/Dh), then as config.rope says.
+
+    "linear" divides all of them by `factor`. "llama3" leaves alone the fast pairs, which turn more
+    than high_freq_factor times within the original context, divides by `factor` the slow ones,
+    which turn less than low_freq_factor times, and blends in between.
+    """
+    rope, Dh = config.rope, config.Dh
+    exponents = torch.arange(0, Dh, 2, dtype=torch.int64).float() / Dh  # [Dh/2]
+    inv_freq = 1.0 / rope["rope_theta"] ** exponents  # [Dh/2]
+    if rope["rope_type"] == "linear":
+        return inv_freq / rope["factor"]
+    if rope["rope_type"] == "llama3":
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * inv_freq / (2 * math.pi)  # [Dh/2]
+        fast = ((turns - low) / (high - low)).clamp(0, 1)  # 1: leave alone, 0: divide
+        return fast * inv_freq + (1 - fast) * inv_freq / rope["factor"]
+    return inv_freq
 
 
 def read_weights(path, shapes, tied, device="cpu", dtype=torch.float32) -> dict[str, torch.Tensor]:

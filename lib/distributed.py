@@ -136,6 +136,20 @@ def partition(sizes, parts):
     return [sorted(items) for items in lists]
 
 
+def partition_equal(prompts, parts):
+    """Prompts (lists of ids) -> `parts` lists of their indices; equal prompts stay together.
+
+    >>> partition_equal([[1, 2], [3], [1, 2], [4, 5, 6]], 2)
+    [[0, 2], [1, 3]]
+    """
+    places = {}
+    for i, prompt in enumerate(prompts):
+        places.setdefault(tuple(prompt), []).append(i)
+    twins = list(places.values())  # the numbers of equal prompts
+    sizes = [len(prompts[numbers[0]]) * len(numbers) for numbers in twins]
+    return [[i for j in part for i in twins[j]] for part in partition(sizes, parts)]
+
+
 # ---- Parameters ----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The tables that eval.py prints, from the lines that lib/evaluation.py makes and keeps.
 
+    describe             the line of an evaluation during training
     report               all that an evaluation prints at its end; it also writes --out
     format_table         one line a file and model: avg@k with its interval, maj@k, lengths, ...
     format_more          where k > 1: pass@j, deviations between and within problems, medians
@@ -9,10 +10,22 @@
 
 from pathlib import Path
 
+from lib.console import short
 from lib.evaluation import PAPER, benchmark, compare, finish
 from lib.run_folder import run_name
 
 SIDES = ("tokens_right", "tokens_wrong")
+
+
+def describe(row):
+    """The line that a training run prints: one row of the table, and its first response."""
+    shown = row["problems"][0]
+    verdict = "right" if shown["scores"][0] else "wrong"
+    return (
+        f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right, "
+        f"{row['response_tokens']:.1f} tokens, {row['truncated']:.1%} cut\n"
+        f"      {shown['id']}: {short(shown['responses'][0])} {verdict}"
+    )
 
 
 def report(args, about, table, other):

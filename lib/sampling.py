@@ -1,10 +1,11 @@
-"""What rollout.py stands on: the random numbers of sampling, and a look at its settings.
+"""What rollout.py stands on: drawing a token, the random numbers for it, a look at the settings.
 
 Random numbers are a hash, so that a token's noise depends on nothing but its place.
 
     sample_keys(prompts, S, seed)     two words a sample: (seed, prompt, number of the sample)
     gumbel_noise(keys, t, n, stream)  g = -log(-log u), u uniform in (0, 1), of token t of a sample
     token_noise(keys, t, V)           all that the draw of a token needs
+    draw(logits, noise, temperature)  a token and its log-prob
 
 The hash takes some thirty operations, whether for one token or for many. So on a GPU, where each of
 them is a kernel to launch, the sampler asks for many tokens of a sample in one go.
@@ -80,7 +81,63 @@ def sample_keys(prompts, samples_per_prompt, seed):
     return keys
 
 
-# ---- Settings -----------------------------------------------------------------------------------
+# ---- Drawing a token -----------------------------------------------------------------------------
+
+
+def gumbel_max(logits, noise):
+    """One draw per row from softmax(logits): [A, n] and [A, n] (fp64) -> [A]."""
+    return (logits + noise).argmax(1)
+
+
+def keep_likely(logits, top_p, top_k, width=None):
+    """logits [A, V] -> the same with -1e30 outside the top_k likeliest and, of those, the fewest of
+    mass top_p; and whether they are among the `width` likeliest (None: V), [A]."""
+    width = min(top_k or width or logits.size(1), logits.size(1))
+    values, index = logits.topk(width, dim=1)  # [A, width], descending
+    left = values if top_k else logits
+    mass = (values - left.logsumexp(1, keepdim=True)).exp()
+    before = mass.cumsum(1) - mass  # the mass of the likelier tokens
+    values = torch.where(before < top_p, values, -1e30)
+    kept = torch.full_like(logits, -1e30).scatter_(1, index, values)
+    return kept, mass.sum(1) >= top_p if width < logits.size(1) and not top_k else None
+
+
+def draw(logits, noise, temperature, top_p=1.0, top_k=0, width=None):
+    """One token per row: logits [A, V], noise of token_noise -> token [A], log pi(token) [A], sure.
+
+    log pi is at this temperature, before top-p and top-k. Temperature 0 is greedy. sure [A]: false
+    where top-p takes more than `width` tokens, so that the draw must be made again; None: all are.
+
+    V numbers of noise a token would be many. So the vocabulary is cut into about sqrt(V) blocks: a
+    block is drawn by its mass, then a token in it, since p(v) = p(block of v) p(v | block of v).
+    """
+    A, V = logits.shape
+    if temperature == 0:
+        token = logits.argmax(1)
+        return token, logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1), None
+    if temperature != 1:
+        logits = logits / temperature
+    filtered, sure = top_p < 1 or top_k > 0, None
+    blocks = logits
+    if filtered:
+        blocks, sure = keep_likely(logits, top_p, top_k, width)
+    size = block_width(V)
+    blocks = blocks.view(A, -1, size)  # [A, V / size, size]
+    within = blocks.log_softmax(2)  # log p(v | block of v)
+    mass = blocks.amax(2) - within.amax(2)  # logsumexp, [A, V / size]
+    block_noise, noise = noise.split([V // size, size], dim=1)
+    block = gumbel_max(mass, block_noise)[:, None]  # [A, 1]
+    within = within.gather(1, block[..., None].expand(A, 1, size))[:, 0]  # [A, size]
+    place = gumbel_max(within, noise)[:, None]  # [A, 1]
+    token = torch.add(place, block, alpha=size)  # [A, 1]
+    if filtered:
+        logp = logits.gather(1, token)[:, 0] - logits.logsumexp(1)
+    else:
+        logp = (mass.log_softmax(1).gather(1, block) + within.gather(1, place))[:, 0]
+    return token[:, 0], logp, sure
+
+
+# ---- Settings ------------------------------------------------------------------------------------
 
 
 def check_settings(

@@ -16,9 +16,9 @@ FILES = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "lib").glob("*.py"))]
 MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in FILES]
 OTHERS = [*ROOT.glob("demo/*.py"), *ROOT.glob("experiments/*.py"), *ROOT.glob("tests/*.py")]
 LESSON = {"vimpo", "train", "rollout", "model", "rewards", "eval"}
-# Of torchrun and of pytest, not ours
+# Of torchrun, pytest and ruff, not ours
 THEIRS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port"}
-THEIRS |= {"--shutdown-timeout", "--help"}
+THEIRS |= {"--shutdown-timeout", "--help", "--check"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,7 +13,7 @@ import torch
 
 import eval as evaluation
 from lib import evaluation as kept
-from lib.eval_tables import format_table
+from lib.eval_tables import describe, format_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
@@ -99,7 +99,7 @@ def test_the_line_of_a_training_run_shows_a_response_and_its_verdict():
     shown = {"id": "p7", "responses": ["It is \\boxed{4}."], "scores": [1.0], "lengths": [9]}
     shown |= {"truncated": [False], "answers": ["4"], "boxed": [True]}
     row = evaluation.summary("d/few.jsonl", [shown])
-    assert evaluation.describe(row) == (
+    assert describe(row) == (
         "eval  few.jsonl: 100.0% of 1 right, 9.0 tokens, 0.0% cut\n"
         '      p7: "It is \\\\boxed{4}." right'
     )
