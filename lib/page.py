@@ -22,6 +22,7 @@ from lib.run_folder import write_whole
 ASSETS = Path(__file__).resolve().parent
 TOKEN_NUMBERS = ("td", "advantages", "log_ratio", "kl", "entropy")  # one number a token
 MOST_BYTES = 3_600_000  # of all responses on a page, which stays below 5 MB
+MOST_STEPS = 2_000  # of all curves on a page
 MOST_TOKENS = 20_000  # of one response
 QUARTERS = (0.25, 0.5, 0.75, 1)  # of a response: where V_t is asked whether it knows
 
@@ -193,6 +194,7 @@ def fit(runs):
     spread over the steps. A response that is very long is cut.
     """
     for run in runs:
+        thin(run, MOST_STEPS // len(runs))
         for row in run["rollouts"]:
             shorten(row)
         run["scales"] = {key: scale(run["rollouts"], key) for key in TOKEN_NUMBERS}
@@ -205,12 +207,22 @@ def fit(runs):
         order.sort(key=lambda key: (not key[1], key[0] not in ends))
         room, kept = MOST_BYTES / len(runs), []
         for key in order:
-            size = sum(len(json.dumps(row)) for row in groups[key])
+            size = sum(len(as_json(row)) for row in groups[key])
             if size <= room:
                 room -= size
                 kept += groups[key]
         run["logged"] = len(run["rollouts"])
         run["rollouts"] = sorted(kept, key=lambda row: row["step"])
+
+
+def thin(run, most):
+    """Of a long run every second, third, ... step and the last one; numbers of five digits."""
+    steps = run["metrics"]["step"]
+    run["every"] = every = -(-len(steps) // most)
+    places = sorted({*range(0, len(steps), every), len(steps) - 1})
+    for key, xs in run["metrics"].items():
+        run["metrics"][key] = [xs[i] if xs[i] is None else float(f"{xs[i]:.5g}") for i in places]
+    run["metrics"]["step"] = [steps[i] for i in places]
 
 
 def shorten(row):
@@ -234,8 +246,6 @@ def write_page(runs, path):
     """Runs as of read_run -> one HTML file."""
     fit(runs)
     content = {"made": datetime.datetime.now().isoformat(" ", "minutes"), "runs": runs}
-    # "<" could end the script element; everything that is not ASCII is escaped as well.
-    text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     parts = {
@@ -244,12 +254,17 @@ def write_page(runs, path):
         "STYLE_HASH": digest(style),
         "STYLE": style,
         "SCRIPT": script,
-        "DATA": text,
+        "DATA": as_json(content),
     }
     page = (ASSETS / "report.html").read_text(encoding="utf-8")
     pieces = page.split("@@")  # text, NAME, text, NAME, ..., text
     pieces[1::2] = [parts[name] for name in pieces[1::2]]
     write_whole(path, "".join(pieces))
+
+
+def as_json(x):
+    """JSON without "<", which could end the script element; it is ASCII, too."""
+    return json.dumps(x, allow_nan=False).replace("<", "\\u003c")
 
 
 def digest(text):

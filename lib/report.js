@@ -132,10 +132,16 @@ const tokenText = (text) => visible(text).replace(/\n/g, "\u23ce\n").replace(/\t
 // ---- Responses --------------------------------------------------------------------------------------
 
 const state = { run: 0, measure: "td", problem: null, early: null, late: null, filter: "all",
-  sort: "fall", count: CARDS_AT_ONCE, smooth: 9 };
+  sort: "fall", count: CARDS_AT_ONCE, smooth: 4 };
 
 const isRight = (row) => row.reward >= 1;
 const keyOf = (row) => (row.watched ? "w " : "t ") + row.id;
+
+// Watched problems are answered between two steps, the others at the beginning of their step.
+function when(row) {
+  if (!row.watched) return `step ${row.step}`;
+  return row.step ? `after step ${row.step}` : "before training";
+}
 
 // V_0 .. V_T, or null where there is no value.
 function curveOf(row) {
@@ -145,43 +151,45 @@ function curveOf(row) {
   return curve;
 }
 
-// Where V fell most at one token: {t, td, part of all movement}; null where it fell nowhere.
-function largestFall(row) {
+// Where V moved most at one token, down (sign -1) or up (1): {t, td, part of all movement}, or null.
+function largestMove(row, sign) {
   if (!row.td) return null;
   let t = -1, sum = 0;
   row.td.forEach((x, i) => {
     sum += Math.abs(x || 0);
-    if (x < 0 && (t < 0 || x < row.td[t])) t = i;
+    if (sign * x > 0 && (t < 0 || sign * x > sign * row.td[t])) t = i;
   });
   return t < 0 ? null : { t, td: row.td[t], part: Math.abs(row.td[t]) / sum };
 }
 
-// A fall worth a name: half of what gets the full colour, or most of the response's movement.
-function standsOut(row, run) {
-  const fall = largestFall(row);
-  return fall && run.scales.td && (-fall.td >= 0.5 * run.scales.td
-    || (fall.part > 0.5 && -fall.td >= 0.05 * run.scales.td)) ? fall : null;
+const sizeOfFall = (row) => -(largestMove(row, -1) || { td: 0 }).td;
+
+// A move worth a name: half of what gets the full colour, or most of the response's movement.
+function standsOut(row, run, sign) {
+  const move = largestMove(row, sign), size = move ? Math.abs(move.td) / run.scales.td : 0;
+  return size >= 0.5 || (size >= 0.05 && move.part > 0.5) ? move : null;
 }
 
 const observer = new ResizeObserver((entries) => entries.forEach((e) => e.target.redraw()));
 
-// The sentence that names the token, and the text around it.
+// The sentence that names the token V fell at, with the text around it.
 function sentence(row, run) {
-  const fall = standsOut(row, run);
-  if (!row.td) return el("p", { class: "blame" }, "No value here: this objective has no td.");
+  const say = (...parts) => el("p", { class: "blame" }, ...parts);
+  if (!row.td) return say("No V here: this objective has no td.");
   if (!row.td.some((x) => x)) {
-    const why = "Every td is 0: before the first step the model is the one training begins with.";
-    return el("p", { class: "blame" }, why);
+    return say("Every td is 0: the model still is the one training began with.");
   }
-  if (!fall) return el("p", { class: "blame" }, "V hardly moves: no token is blamed.");
-  const from = Math.max(0, fall.t - 8);
+  const fall = standsOut(row, run, -1), rise = standsOut(row, run, 1), move = fall || rise;
+  if (!move) return say("V hardly moves: no token is blamed.");
+  let opening = fall ? "V falls most at " : "No token is blamed. V rises most at ";
+  if (fall && !isRight(row)) opening = "The model blames ";
+  const { t } = move, from = Math.max(0, t - 8);
   const text = (a, b) => row.tokens.slice(a, b).map(tokenText).join("").slice(0, 200);
-  return el("p", { class: "blame" },
-    el("strong", {}, isRight(row) ? "V falls most at " : "The model blames "),
-    el("code", {}, from ? "\u2026" : "", text(from, fall.t),
-      el("mark", {}, text(fall.t, fall.t + 1) || "\u00b7"), text(fall.t + 1, fall.t + 4)),
-    ` (token ${fall.t + 1} of ${row.length}): V ${signed(fall.td)}, `
-    + `${Math.round(100 * fall.part)}% of all its movement.`);
+  return say(el("strong", {}, opening),
+    el("code", {}, from ? "\u2026" : "", text(from, t), el("mark", {}, text(t, t + 1) || "\u00b7"),
+      text(t + 1, t + 4)),
+    ` (token ${t + 1} of ${row.length}): V ${signed(move.td)}, `
+    + `${Math.round(100 * move.part)}% of all its movement.`);
 }
 
 // Colour and underline of a number on a scale that is the same for the whole run.
@@ -206,10 +214,12 @@ function tokenSpans(row, most) {
 
 // The numbers of a token in words, for hover and focus alike.
 function describe(row, t, curve) {
-  const names = [["td", "td"], ["A", "advantages"], ["log-ratio", "log_ratio"], ["KL", "kl"],
+  const kinds = [["td", "td"], ["A", "advantages"], ["log-ratio", "log_ratio"], ["KL", "kl"],
     ["entropy", "entropy"]];
-  const parts = [el("strong", {}, `token ${t + 1}: `), el("code", {}, tokenText(row.tokens[t]))];
-  for (const [label, key] of names) {
+  const parts = [el("strong", {}, `token ${t + 1} of ${row.length}: `),
+    el("code", {}, tokenText(row.tokens[t]).slice(0, 60)
+      || "(part of a character that ends in a later token)")];
+  for (const [label, key] of kinds) {
     const x = row[key] ? row[key][t] : null;
     parts.push(el("span", {}, label + " ", el("b", {}, key === "td" ? signed(x) : show(x))));
   }
@@ -227,11 +237,11 @@ function describe(row, t, curve) {
 
 // One response: V_t as a line, the coloured text below it, GRPO's credit, the numbers of a token.
 function card(row, run) {
-  const curve = curveOf(row), fall = standsOut(row, run);
+  const curve = curveOf(row), fall = isRight(row) ? null : standsOut(row, run, -1);
   const chart = el("div", { class: "curve" });
   const text = el("div", { class: "tokens", role: "group", "aria-label": "tokens of the response" });
-  const hint = "Point at a token, or go to the text with Tab and along it with the arrow keys.";
-  const readout = el("p", { class: "readout", "aria-live": "polite" }, hint);
+  const readout = el("p", { class: "readout", "aria-live": "polite" },
+    fall ? describe(row, fall.t, curve) : []);
   const spans = [];
   let marked = null;
 
@@ -249,7 +259,7 @@ function card(row, run) {
     spans.forEach((node, t) => {
       node.setAttribute("tabindex", t ? "-1" : "0");
       paint(node, row[state.measure] ? row[state.measure][t] : null, run.scales[state.measure]);
-      if (fall && !isRight(row) && t === fall.t) node.classList.add("blamed");
+      if (fall && t === fall.t) node.classList.add("blamed");
     });
     text.replaceChildren(...spans, ...endOf(row, most, () => build(Infinity)));
   };
@@ -257,10 +267,10 @@ function card(row, run) {
   listen(text, spans, look);
   text.redraw = layout;
   observer.observe(text);
-  const verdict = isRight(row) ? "right" : "wrong";
+  const verdict = isRight(row) ? "right" : "wrong", sign = isRight(row) ? "\u2713" : "\u2717";
   return el("article", { class: "card " + verdict },
-    el("header", {}, el("span", { class: "verdict" }, verdict),
-      ` step ${row.step}, sample ${row.sample + 1}, reward ${show(row.reward)}`,
+    el("header", {}, el("span", { class: "verdict" }, `${sign} ${verdict} response`),
+      ` \u00b7 sample ${Number(row.sample) + 1}, ${when(row)} \u00b7 reward ${show(row.reward)}`,
       row.reward_clean !== row.reward && isNumber(row.reward_clean)
         ? ` (without noise ${show(row.reward_clean)})` : ""),
     sentence(row, run), chart, text, grpoStrip(row, run), readout);
@@ -308,7 +318,8 @@ function grpoStrip(row, run) {
   for (const node of spans) paint(node, row.grpo, size);
   if (row.tokens.length > GRPO_TOKENS) spans.push(el("span", { class: "cut" }, "\u2026 and so on"));
   return el("div", { class: "grpo" },
-    el("p", {}, `GRPO would give every token the same credit, ${signed(row.grpo)}:`),
+    el("p", {}, `GRPO ${run.settings.algo === "grpo" ? "gives" : "would give"} every token the same `
+      + `credit, ${signed(row.grpo)}:`),
     el("div", { class: "tokens", "aria-hidden": "true" }, spans));
 }
 
@@ -317,8 +328,8 @@ function grpoStrip(row, run) {
 // x of V_0 .. V_T: above the tokens' edges where the text is one line, else evenly spread.
 function places(chart, spans, count) {
   const box = chart.getBoundingClientRect(), rects = spans.map((n) => n.getBoundingClientRect());
-  const line = spans.length === count && rects[0].top === rects[count - 1].top
-    && rects[0].height === rects[count - 1].height && rects[0].left - box.left > 55;
+  const line = spans.length === count && rects[count - 1].top < rects[0].bottom
+    && rects[0].left - box.left > 55;
   if (line) return [rects[0].left - box.left, ...rects.map((r) => r.right - box.left)];
   const step = (box.width - 64 - 40) / count;
   return Array.from({ length: count + 1 }, (_, i) => 64 + i * step);
@@ -343,7 +354,7 @@ function drawCurve(chart, row, curve, spans, run, marked, fall) {
     label(high), label(low), svg("text", { x: 56, y: height / 2 + 2, "text-anchor": "end" }, "V"));
   const band = (t, name) => svg("rect", { class: name, x: xs[t], y: 2, height: height - 4,
     width: Math.max(2, xs[t + 1] - xs[t]) });
-  if (fall && !isRight(row)) picture.append(band(fall.t, "blamed"));
+  if (fall) picture.append(band(fall.t, "blamed"));
   if (marked !== null) picture.append(band(marked, "looked"));
   picture.append(svg("polyline", { class: "value", points: steps.join(" ") }));
   if (row.truth) {
@@ -378,7 +389,7 @@ function firstProblem(problems) {
   let best = null, most = -1;
   for (const problem of problems) {
     const rows = [...problem.steps.values()].pop();
-    const falls = rows.filter((r) => !isRight(r)).map((r) => -(largestFall(r) || { td: 0 }).td);
+    const falls = rows.filter((r) => !isRight(r)).map(sizeOfFall);
     const mixed = falls.length && falls.length < rows.length;
     const value = Math.max(0, ...falls) + (mixed ? 1e3 : 0) + (problem.row.watched ? 1e6 : 0);
     if (value > most) [best, most] = [problem, value];
@@ -388,8 +399,8 @@ function firstProblem(problems) {
 
 // Of rows, those with the largest fall (wrong ones) or the smallest (right ones) first.
 function byFall(rows) {
-  const fall = (row) => -(largestFall(row) || { td: 0 }).td;
-  return [...rows].sort((a, b) => fall(b) - fall(a));
+  const falls = new Map(rows.map((row) => [row, sizeOfFall(row)]));
+  return [...rows].sort((a, b) => falls.get(b) - falls.get(a));
 }
 
 // The first step of a problem at which any td is not 0, else the first.
@@ -421,6 +432,11 @@ function cell(rows, right, run) {
   return box;
 }
 
+function promptLine(row) {
+  return el("p", { class: "prompt" }, "Problem ", el("code", {}, visible(row.prompt)),
+    el("span", {}, " Right answer ", el("code", {}, visible(row.answer))));
+}
+
 function problemView(run) {
   const problems = problemsOf(run);
   if (!problems.length) return el("p", { class: "none" }, "No responses were logged.");
@@ -441,17 +457,16 @@ function problemView(run) {
     state[name] = name === "problem" ? value : Number(value);
     drawCredit();
   };
-  const times = [["", steps.map((s) => [s, `step ${s}`])]];
+  const times = [["", steps.map((s) => [s, s ? `step ${s}` : "before training"])]];
   const view = el("div", {},
     el("div", { class: "controls" }, select("Problem ", groups, chosen.key, pick("problem")),
       steps.length > 1 ? select("Early ", times, early, pick("early")) : null,
       steps.length > 1 ? select("Late ", times, late, pick("late")) : null),
-    el("p", { class: "prompt" }, "The problem: ", el("code", {}, visible(chosen.row.prompt)),
-      " The right answer: ", el("code", {}, visible(chosen.row.answer))));
+    promptLine(chosen.row));
   for (const step of new Set([late, early])) {
     const rows = chosen.steps.get(step), right = rows.filter(isRight).length;
-    const when = steps.length < 2 ? "" : step === late ? "Late: " : "Early: ";
-    view.append(el("h4", {}, `${when}step ${step}, ${right} of ${rows.length} logged are right`),
+    const time = steps.length < 2 ? "" : step === late ? "Late: " : "Early: ";
+    view.append(el("h4", {}, `${time}${when(rows[0])}, ${right} of ${rows.length} are right`),
       el("div", { class: "pair" }, cell(rows, false, run), cell(rows, true, run)));
   }
   return view;
@@ -463,8 +478,7 @@ function listView(run) {
   if (state.sort === "fall") rows = byFall(rows);
   else if (state.sort === "new") rows = [...rows].reverse();
   const cards = rows.slice(0, state.count).map((row) =>
-    el("div", { class: "listed" }, el("p", { class: "prompt" }, el("code", {}, visible(row.prompt)),
-      " right answer ", el("code", {}, visible(row.answer))), card(row, run)));
+    el("div", { class: "listed" }, promptLine(row), card(row, run)));
   const redraw = (name) => (value) => {
     state[name] = value;
     state.count = CARDS_AT_ONCE;
@@ -510,14 +524,17 @@ function legend(run) {
 
 function explanation() {
   return el("div", { class: "words" },
-    el("p", {}, "A response is marked right or wrong only as a whole, at its end. Where did it go "
-      + "wrong? The model says so itself: V is the chance of a right answer that its own "
-      + "probabilities imply, drawn as a line above the text. Where the line drops, the token below is "
-      + "orange: that is the step it blames."),
-    el("p", {}, el("strong", {}, "What orange does not mean: "), "not that anyone checked this step "
-      + "(no one did; the model learned it from final marks alone), not that the token was unlikely, "
-      + "and not that it is always right: the blame may fall a token late or on an innocent one. "
-      + "A right response may have orange tokens, too."));
+    el("p", {}, el("strong", {}, "How to read this. "), "A language model wrote the responses below, "
+      + "a piece of text (a token) at a time. A checker said only whether the final answer is right. "
+      + "Which step went wrong? The line above a text is V, the model's own estimate, while it "
+      + "writes, that the answer will be right. Where V drops, the token below is orange: that is the "
+      + "step the model blames."),
+    el("p", {}, el("strong", {}, "What orange does not mean. "), "Nobody checked the steps: this is "
+      + "an opinion, formed from final marks alone. It may blame a harmless token, or miss a slip. "
+      + "Pale colours are mostly noise. What follows a slip may be blue or white, though the answer "
+      + "is lost already, and a right response may have orange tokens."),
+    el("p", {}, "Point at a token, touch it, or go to a text with Tab and along it with the arrow "
+      + "keys: its numbers stand below the text."));
 }
 
 const creditBox = el("div", {}), legendBox = el("div", {}), listBox = el("div", {});
@@ -546,12 +563,13 @@ function creditSection() {
   const known = MEASURES.filter(([key]) => RUNS.some((run) => run.rollouts.some((row) => row[key])));
   if (known.length && !known.some(([key]) => key === "td")) state.measure = known[0][0];
   const runs = RUNS.map((run, i) => [i, run.name]);
-  return el("section", { id: "credit" }, el("h2", {}, "Where did the credit go?"), explanation(),
+  return el("section", { id: "credit" }, el("h2", {}, "Where did the credit go?"),
+    el("div", { class: "pair" }, explanation(), legendBox),
     el("div", { class: "controls" },
       RUNS.length > 1 ? radios("Run", runs, 0, choose("run")) : null,
       radios("Colour tokens by", known.map(([key, label]) => [key, label]), state.measure,
         choose("measure"))),
-    legendBox, el("h3", {}, "One problem: wrong and right, late and early"), creditBox,
+    el("h3", {}, "One problem: wrong and right, late and early"), creditBox,
     el("h3", {}, "All responses that were logged"), listBox);
 }
 
@@ -579,14 +597,15 @@ const CHARTS = [
     ["seconds_update", "update"]]],
 ];
 
-// A running mean, free of the pull to 0 at its start; gaps stay gaps.
-function smoothed(ys, span) {
-  const keep = 1 - 2 / (span + 1);
-  let sum = 0, weight = 0;
-  return ys.map((y) => {
+// The mean over `reach` steps before and after, near ones counting more; gaps stay gaps.
+function smoothed(ys, reach) {
+  return ys.map((y, i) => {
     if (!isNumber(y)) return null;
-    sum = keep * sum + (1 - keep) * y;
-    weight = keep * weight + (1 - keep);
+    let sum = 0, weight = 0;
+    for (let j = Math.max(0, i - reach); j <= Math.min(ys.length - 1, i + reach); j++) {
+      const share = reach + 1 - Math.abs(i - j);
+      if (isNumber(ys[j])) [sum, weight] = [sum + share * ys[j], weight + share];
+    }
     return sum / weight;
   });
 }
@@ -635,7 +654,7 @@ function figure(title, note, series, { isShare = false, bounds = null, xName = "
   const steps = [...new Set(series.flatMap((s) => s.xs))].sort((a, b) => a - b);
   if (!all.length) return null;
   let [y0, y1] = bounds || [Math.min(...all), Math.max(...all)];
-  if (isShare) [y0, y1] = [0, 1];
+  if (isShare) [y0, y1] = [Math.min(0, y0), Math.max(1, y1)];
   if (y1 - y0 < 1e-12) [y0, y1] = [y0 - (Math.abs(y0) || 1) / 2, y1 + (Math.abs(y1) || 1) / 2];
   let [x0, x1] = [steps[0], steps[steps.length - 1]];
   if (x0 === x1) x1 = x0 + 1;
@@ -645,12 +664,12 @@ function figure(title, note, series, { isShare = false, bounds = null, xName = "
     "aria-label": `${title}: arrow keys move along the steps` });
   axes(picture, [x0, x1], [y0, y1], x, y, isShare);
   for (const s of series) {
-    const span = s.smooth && state.smooth;
-    picture.append(svg("path", { class: `line ${s.look}${span ? " raw" : ""}`,
+    const reach = s.smooth && state.smooth;
+    picture.append(svg("path", { class: `line ${s.look}${reach ? " raw" : ""}`,
       d: path(s.xs, s.ys, x, y) }));
-    if (span) {
+    if (reach) {
       picture.append(svg("path", { class: "line " + s.look,
-        d: path(s.xs, smoothed(s.ys, span), x, y) }));
+        d: path(s.xs, smoothed(s.ys, reach), x, y) }));
     }
     s.xs.forEach((v, i) => {
       if (s.low && isNumber(s.low[i]) && isNumber(s.high[i])) {
@@ -750,7 +769,7 @@ function drawCurves() {
 }
 
 function curvesSection() {
-  const spans = [[0, "raw"], [9, "raw and smoothed"], [31, "raw and very smooth"]];
+  const spans = [[0, "raw"], [4, "raw and smoothed"], [20, "raw and very smooth"]];
   drawCurves();
   const thinned = RUNS.filter((run) => run.every > 1)
     .map((run) => `Of ${run.name} every ${run.every}th step is drawn. `);
@@ -776,11 +795,11 @@ function knowsSection() {
   RUNS.forEach((run, r) => {
     if (!run.knows.length) return;
     const xs = run.knows.map((k) => k.step);
-    series.push({ name: nameOf(run, "at the end"), xs, ys: run.knows.map((k) => k.area[3]),
+    series.push({ name: nameOf(run, "the end"), xs, ys: run.knows.map((k) => k.area[3]),
       low: run.knows.map((k) => k.interval[0]), high: run.knows.map((k) => k.interval[1]),
       look: lookOf(r, 0) });
-    series.push({ name: nameOf(run, "half-way"), xs, ys: run.knows.map((k) => k.area[1]),
-      look: lookOf(r, 1) });
+    ["a quarter", "half", "three quarters"].forEach((name, i) => series.push({
+      name: nameOf(run, name), xs, ys: run.knows.map((k) => k.area[i]), look: lookOf(r, i + 1) }));
     const last = run.knows[run.knows.length - 1];
     calibrated.push({ name: nameOf(run, `step ${last.step}`), bins: last.bins, look: lookOf(r, 0) });
     for (const k of run.knows) rows.push([run, k]);
@@ -792,8 +811,10 @@ function knowsSection() {
   const chance = { name: "a coin", xs: series[0].xs, ys: series[0].xs.map(() => 0.5), look: "coin" };
   return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
     el("p", {}, "Take a right and a wrong response to one problem: how often has the right one the "
-      + "higher V? 50% is a coin, 100% is knowing it always. The bar is a 95% interval (problems "
-      + "drawn anew), over the responses logged since the evaluation before."),
+      + "higher V, at a quarter, half, three quarters and the end of the text? 50% is a coin, 100% "
+      + "knows always. Bars are 95% intervals (problems drawn anew); counted are the responses logged "
+      + "since the evaluation before. And by how much does V move, beside what it should? A small "
+      + "\u03b2 gives a direction, not a size."),
     el("div", { class: "figures" },
       figure("Right above wrong", "share of pairs (AUC)", [...series, chance], { isShare: true }),
       calibrationFigure(calibrated)),
@@ -883,8 +904,9 @@ function main() {
   const links = [["credit", "Credit"], ["curves", "Curves"], ["knows", "Does the value know?"],
     ["settings", "Settings"]];
   document.getElementById("page").append(
-    el("header", { class: "top" }, el("h1", {}, "Report of a training run"),
-      RUNS.map(outcome), el("p", { class: "note" }, `Made ${DATA.made}.`),
+    el("header", { class: "top" }, el("h1", {}, visible(RUNS.map((run) => run.name).join(" and "))),
+      RUNS.map(outcome), el("p", { class: "note" },
+        `Made ${DATA.made}. While a run goes on this file is written anew: reload it.`),
       el("nav", {}, links.map(([id, label]) => el("a", { href: "#" + id }, label)))),
     creditSection(), curvesSection(), knowsSection(), settingsSection());
   drawCredit();
