@@ -183,7 +183,7 @@ function sentence(row, run) {
   if (!move) return say("V hardly moves: no token is blamed.");
   let opening = fall ? "V falls most at " : "No token is blamed. V rises most at ";
   if (fall && !isRight(row)) opening = "The model blames ";
-  const { t } = move, from = Math.max(0, t - 8);
+  const { t } = move, from = Math.max(0, t - 12);
   const text = (a, b) => row.tokens.slice(a, b).map(tokenText).join("").slice(0, 200);
   return say(el("strong", {}, opening),
     el("code", {}, from ? "\u2026" : "", text(from, t), el("mark", {}, text(t, t + 1) || "\u00b7"),
@@ -384,14 +384,16 @@ function problemsOf(run) {
 }
 
 // The problem that is shown first: of those with right and wrong responses at their last step, the
-// one with the largest fall in a wrong response; watched ones before others.
+// one with the largest fall in a wrong response; watched ones before others, and those with right
+// and wrong responses early as well before those without.
 function firstProblem(problems) {
+  const isMixed = (rows) => rows.some(isRight) && !rows.every(isRight);
   let best = null, most = -1;
   for (const problem of problems) {
-    const rows = [...problem.steps.values()].pop();
+    const rows = [...problem.steps.values()].pop(), early = firstMoved(problem.steps);
     const falls = rows.filter((r) => !isRight(r)).map(sizeOfFall);
-    const mixed = falls.length && falls.length < rows.length;
-    const value = Math.max(0, ...falls) + (mixed ? 1e3 : 0) + (problem.row.watched ? 1e6 : 0);
+    const value = Math.max(0, ...falls) + (problem.row.watched ? 1e8 : 0)
+      + (isMixed(rows) ? 1e6 : 0) + (isMixed(problem.steps.get(early)) ? 1e4 : 0);
     if (value > most) [best, most] = [problem, value];
   }
   return best;
@@ -415,6 +417,7 @@ function firstMoved(steps) {
 function cell(rows, right, run) {
   const some = byFall(rows.filter((row) => isRight(row) === right));
   if (right) some.reverse();
+  some.sort((a, b) => Boolean(b.truth) - Boolean(a.truth));
   const word = right ? "right" : "wrong";
   const box = el("div", { class: "cell" });
   let at = 0;
@@ -490,6 +493,7 @@ function listView(run) {
     state.count += CARDS_AT_ONCE;
     drawCredit();
   });
+  more.classList.add("more");
   const left = run.logged - run.rollouts.length;
   return el("div", {},
     el("div", { class: "controls" }, radios("Sort by", sorts, state.sort, redraw("sort")),
@@ -518,7 +522,10 @@ function legend(run) {
       el("dt", {}, word("", "no colour")), el("dd", {}, "near 0: no opinion"),
       el("dt", {}, beyond), el("dd", {}, "beyond the scale, which holds 99.5% of the run's tokens"),
       el("dt", {}, word("stop", "stop")), el("dd", {}, "the stop token; \u2702 marks a response that "
-        + "was cut at its greatest length")),
+        + "was cut at its greatest length"),
+      run.rollouts.some((row) => row.truth) ? [el("dt", { class: "truth" }, "\u25cf green dots"),
+        el("dd", {}, "the truth by sampling: the share of right ones among continuations of the "
+          + "text up to there, on the scale at the right")] : []),
     el("p", {}, more));
 }
 
@@ -649,11 +656,11 @@ function axes(picture, [x0, x1], [y0, y1], x, y, isShare) {
 }
 
 // Series {name, xs, ys, low, high, smooth, look} -> a figure with a cursor.
-function figure(title, note, series, { isShare = false, bounds = null, xName = "step" } = {}) {
+function figure(title, note, series, isShare) {
   const all = series.flatMap((s) => [...s.ys, ...(s.low || []), ...(s.high || [])]).filter(isNumber);
   const steps = [...new Set(series.flatMap((s) => s.xs))].sort((a, b) => a - b);
   if (!all.length) return null;
-  let [y0, y1] = bounds || [Math.min(...all), Math.max(...all)];
+  let [y0, y1] = [Math.min(...all), Math.max(...all)];
   if (isShare) [y0, y1] = [Math.min(0, y0), Math.max(1, y1)];
   if (y1 - y0 < 1e-12) [y0, y1] = [y0 - (Math.abs(y0) || 1) / 2, y1 + (Math.abs(y1) || 1) / 2];
   let [x0, x1] = [steps[0], steps[steps.length - 1]];
@@ -679,29 +686,31 @@ function figure(title, note, series, { isShare = false, bounds = null, xName = "
     });
   }
   const readout = el("p", { class: "readout" });
-  cursor(picture, readout, series, steps, x, isShare, xName);
+  cursor(picture, readout, series, steps, x, isShare);
   return el("figure", {}, el("figcaption", {}, el("strong", {}, title), " ", note), picture, readout);
 }
 
 // Pointer and arrow keys choose a step; its numbers stand below the figure.
-function cursor(picture, readout, series, steps, x, isShare, xName) {
+function cursor(picture, readout, series, steps, x, isShare) {
   const line = svg("line", { class: "cursor", y1: TOP, y2: H - BOTTOM, x1: -9, x2: -9 });
   picture.append(line);
   let at = steps.length - 1;
-  const say = (i, mark = true) => {
-    at = Math.min(steps.length - 1, Math.max(0, i));
-    const parts = series.map((s) => {
-      const value = s.ys[s.xs.indexOf(steps[at])], j = s.xs.indexOf(steps[at]);
-      const text = isShare ? percent(value) : show(value);
-      const interval = s.low && isNumber(s.low[j])
-        ? ` (${percent(s.low[j])} to ${percent(s.high[j])})` : "";
-      return el("span", {}, el("i", { class: "key " + s.look }), `${s.name} `,
-        el("b", {}, text + interval));
-    });
-    readout.replaceChildren(el("span", {}, `${xName} ${steps[at]}: `), ...parts);
-    if (mark) for (const end of ["x1", "x2"]) line.setAttribute(end, x(steps[at]));
+  const numbersAt = (s, i) => {
+    const text = isShare ? percent(s.ys[i]) : show(s.ys[i]);
+    const interval = s.low && isNumber(s.low[i])
+      ? ` (${percent(s.low[i])} to ${percent(s.high[i])})` : "";
+    return el("span", {}, el("i", { class: "key " + s.look }), `${s.name} `,
+      el("b", {}, text + interval));
   };
-  say(at, false);
+  const say = (to) => {
+    at = Math.min(steps.length - 1, Math.max(0, to));
+    const there = series.filter((s) => s.xs.includes(steps[at]));
+    readout.replaceChildren(el("span", {}, `step ${steps[at]}: `),
+      ...there.map((s) => numbersAt(s, s.xs.indexOf(steps[at]))));
+    for (const end of ["x1", "x2"]) line.setAttribute(end, x(steps[at]));
+  };
+  readout.replaceChildren(el("span", {}, "at the end: "),
+    ...series.map((s) => numbersAt(s, s.ys.length - 1)));
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
     const place = ((event.clientX - box.left) / box.width) * W;
@@ -735,7 +744,7 @@ function metricFigure([title, note, keys, isShare]) {
         look: lookOf(r, k) });
     }
   }));
-  return series.length ? figure(title, note, series, { isShare }) : null;
+  return series.length ? figure(title, note, series, isShare) : null;
 }
 
 // The last part of a path.
@@ -757,7 +766,7 @@ function evalFigure(key, title, note, isShare) {
       series.push(made);
     });
   });
-  return series.length ? figure(title, note, series, { isShare }) : null;
+  return series.length ? figure(title, note, series, isShare) : null;
 }
 
 const curvesBox = el("div", { class: "figures" });
@@ -791,7 +800,7 @@ function runKey() {
 // ---- Does the value know ----------------------------------------------------------------------------
 
 function knowsSection() {
-  const series = [], calibrated = [], rows = [];
+  const series = [], rows = [], calibration = el("div", {});
   RUNS.forEach((run, r) => {
     if (!run.knows.length) return;
     const xs = run.knows.map((k) => k.step);
@@ -800,14 +809,15 @@ function knowsSection() {
       look: lookOf(r, 0) });
     ["a quarter", "half", "three quarters"].forEach((name, i) => series.push({
       name: nameOf(run, name), xs, ys: run.knows.map((k) => k.area[i]), look: lookOf(r, i + 1) }));
-    const last = run.knows[run.knows.length - 1];
-    calibrated.push({ name: nameOf(run, `step ${last.step}`), bins: last.bins, look: lookOf(r, 0) });
     for (const k of run.knows) rows.push([run, k]);
   });
   if (!series.length) {
     return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
       el("p", { class: "none" }, "Too few logged responses with a value to say."));
   }
+  const times = [...new Set(rows.filter(([, k]) => k.bins.length).map(([, k]) => k.step))];
+  const drawAt = (step) => calibration.replaceChildren(calibrationFigure(Number(step)));
+  if (times.length) drawAt(Math.max(...times));
   const chance = { name: "a coin", xs: series[0].xs, ys: series[0].xs.map(() => 0.5), look: "coin" };
   return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
     el("p", {}, "Take a right and a wrong response to one problem: how often has the right one the "
@@ -816,15 +826,20 @@ function knowsSection() {
       + "since the evaluation before. And by how much does V move, beside what it should? A small "
       + "\u03b2 gives a direction, not a size."),
     el("div", { class: "figures" },
-      figure("Right above wrong", "share of pairs (AUC)", [...series, chance], { isShare: true }),
-      calibrationFigure(calibrated)),
+      figure("Right above wrong", "share of pairs (AUC)", [...series, chance], true),
+      el("div", {}, times.length > 1 ? select("Calibration after step ",
+        [["", times.map((step) => [step, step])]], Math.max(...times), drawAt) : null, calibration)),
     movedTable(rows));
 }
 
 // Mean V_T of a fifth of the responses against the share of right ones among them.
-function calibrationFigure(runs) {
-  const some = runs.filter((run) => run.bins.length);
-  if (!some.length) return null;
+function calibrationFigure(step) {
+  const some = [];
+  RUNS.forEach((run, r) => {
+    const found = run.knows.find((k) => k.step === step && k.bins.length);
+    const name = nameOf(run, `step ${step}`);
+    if (found) some.push({ name, bins: found.bins, look: lookOf(r, 0) });
+  });
   const x = (v) => LEFT + v * (W - LEFT - RIGHT), y = (v) => H - BOTTOM - v * (H - TOP - BOTTOM);
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img",
     "aria-label": "share of right responses against V at the end" });
@@ -897,7 +912,7 @@ function outcome(run) {
   if (held && isNumber(held[0])) {
     text += `, held-out accuracy ${percent(held[0])} \u2192 ${percent(held[1])}`;
   }
-  return el("p", {}, el("strong", {}, visible(run.name)), " ", text, ".");
+  return el("p", {}, RUNS.length > 1 ? el("strong", {}, visible(run.name) + ": ") : "", text, ".");
 }
 
 function main() {

@@ -331,6 +331,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=features)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
         while not any(e["method"] == "Page.loadEventFired" for e in self.events):
             self.events.append(self.next_message())
@@ -340,9 +341,15 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def choose(self, selector, value):
-        self.run(f"(() => {{ const s = document.querySelector('{selector}'); s.value = '{value}';"
-                 "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    def group(self, title):
+        """The radio buttons under a title, as an expression in the page."""
+        return (
+            f"[...document.querySelectorAll('fieldset')].find(f => f.textContent.startsWith("
+            f"'{title}')).querySelectorAll('input')"
+        )
+
+    def click(self, title, number):
+        self.run(f"{self.group(title)}[{number}].click()")
 
     def key(self, name):
         for kind in ("keyDown", "keyUp"):
@@ -377,72 +384,99 @@ def browser(tmp_path_factory):
 
 
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-COLOURED = "document.querySelectorAll('.token.seen').length"
+COLOURED = "document.querySelectorAll('.card .token.signed').length"
+BLAMED = "[...document.querySelectorAll('.token.blamed')].map(x => x.textContent).join()"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_fits_and_every_control_works(demo, browser, tmp_path, width, scheme):
-    """A page that scrolls sideways on a phone, a button that does nothing, an error in the
+    """A page that scrolls sideways on a phone, a control that does nothing, an error in the
     console."""
-    browser.events.clear()
     file = tmp_path / "p.html"
-    rows = [row(reward=0.0), row(sample=1)]
+    rows = [row(step, sample=s, reward=s % 2, watched=True) for step in (1, 2) for s in range(4)]
     other = folder(tmp_path / "other", rows, [metric(1), metric(2, kl=1)])
-    assert report.main([str(demo), str(other), "--out", str(file)]) == 0
+    assert report.main([str(other), str(demo), "--out", str(file)]) == 0
     browser.open(file, width, scheme)
-    assert browser.run("document.querySelectorAll('.card').length") >= 2
-    assert browser.run("document.querySelectorAll('.chart').length") == 13
-    assert browser.run(WIDER) <= 0 and browser.run(COLOURED) > 0
-    paper = browser.run("getComputedStyle(document.body).backgroundColor")
-    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 23, 27)"}[scheme]
-    seen = set()
-    for measure in ("advantages", "log_ratio", "kl", "entropy", "td"):
-        browser.run(f"document.querySelector('[data-measure={measure}]').click()")
-        pressed = browser.run("document.querySelector('[aria-pressed=true]').dataset.measure")
-        assert pressed == measure and browser.run(COLOURED) > 0
-        seen.add(browser.run("document.querySelector('.scale').textContent"))
-    assert len(seen) == 5
-    for name in ("view", "sort", "run"):
-        choices = browser.run(f"[...document.querySelector('[data-choose={name}]').options]"
-                              ".map((o) => o.value)")  # fmt: skip
-        texts = set()
-        for choice in choices:
-            browser.choose(f"[data-choose={name}]", choice)
-            texts.add(browser.run("document.getElementById('responses').textContent"))
-            assert browser.run(WIDER) <= 0
-        assert len(choices) >= 2 and len(texts) >= 2, name
-    before = browser.run("document.querySelector('.smooth').getAttribute('d')")
-    browser.choose("#smoothing", "0")
-    assert browser.run("document.querySelector('.smooth').getAttribute('d')") != before
-    browser.run("document.getElementById('raw').click()")
-    assert browser.run("document.querySelectorAll('.raw').length") == 0
-    assert browser.run("document.querySelectorAll('tr.differs').length") > 5
-    assert browser.complaints() == []
+    paper = browser.run("getComputedStyle(document.querySelector('.card')).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(25, 27, 32)"}[scheme]
+    assert browser.run("document.querySelectorAll('figure').length") >= 12
+    assert browser.run("document.querySelectorAll('#settings tbody')[0].rows.length") > 5
+
+    # Radio buttons: the first run first, then the same with the second.
+    for run in (0, 1):
+        browser.click("Run", run)
+        for title in ("Colour tokens by", "Sort by", "Show", "Lines"):
+            seen = set()
+            for choice in range(browser.run(browser.group(title) + ".length")):
+                browser.click(title, choice)
+                seen.add(browser.run("document.getElementById('page').innerHTML"))
+                assert browser.run(WIDER) <= 0
+            assert len(seen) == browser.run(browser.group(title) + ".length") >= 3, title
+            browser.click(title, 0)
+
+    # Lists to choose from, and the buttons.
+    # The last one first: the choice of a problem changes those of steps.
+    for number in reversed(range(browser.run("document.querySelectorAll('select').length"))):
+        box = f"document.querySelectorAll('select')[{number}]"
+        before = browser.run("document.getElementById('page').textContent")
+        browser.run(f"{box}.selectedIndex = ({box}.selectedIndex + 1) % {box}.options.length")
+        browser.run(f"{box}.dispatchEvent(new Event('change'))")
+        assert browser.run("document.getElementById('page').textContent") != before, number
+        assert browser.run(WIDER) <= 0
+    for name in ("next", "more"):
+        buttons = f"document.querySelectorAll('button.{name}')"
+        before = browser.run("document.getElementById('page').textContent")
+        browser.run(f"{buttons}[0].click()")
+        assert browser.run("document.getElementById('page').textContent") != before
+    assert browser.run(WIDER) <= 0 and browser.complaints() == []
 
 
-def test_the_keyboard_shows_what_the_mouse_shows(demo, browser, tmp_path):
+def test_the_token_at_which_v_fell_most_is_named(browser, tmp_path):
+    """A page that blames another token than the numbers do, or a right response."""
+    rows = [
+        row(5, sample=0, reward=0.0, td=(0.0, 0.01, -0.3, -0.1), tokens=list("1+5="), watched=True),
+        row(5, sample=1, reward=1.0, td=(0.0, 0.01, 0.0, -0.2), tokens=list("1+6="), watched=True),
+    ]
+    out = folder(tmp_path / "r", rows)
+    assert report.main([str(out)]) == 0
+    browser.open(out / "report.html", 1400, "light")
+    assert browser.run(BLAMED) == "5,5"  # once side by side, once in the list
+    said = browser.run("document.querySelector('.card.wrong .blame').textContent")
+    assert said == "The model blames 1+5= (token 3 of 4): V \u22120.3, 73% of all its movement."
+    said = browser.run("document.querySelector('.card.right .blame').textContent")
+    assert said.startswith("V falls most at ")
+    # The line stands over the tokens: its last point at the right edge of the last one.
+    ends = browser.run(
+        "[document.querySelector('.value').points.getItem(4).x,"
+        "[...document.querySelectorAll('.card .token')][3].getBoundingClientRect().right"
+        " - document.querySelector('.curve').getBoundingClientRect().left]"
+    )
+    assert ends[0] == pytest.approx(ends[1], abs=0.1)
+
+
+def test_the_keyboard_shows_what_the_mouse_shows(demo, browser):
     """Numbers that only a mouse can reach."""
-    browser.events.clear()
     browser.open(demo / "report.html", 1400, "light")
     readout = "document.querySelector('.card .readout').textContent"
-    browser.run("document.querySelector('.token').focus()")
+    browser.run("document.querySelector('.card .token').focus()")
     assert browser.run(readout).startswith("token 1 of ")
     browser.key("ArrowRight")
     by_key = browser.run(readout)
-    assert by_key.startswith("token 2 of ") and "log-ratio" in by_key and "V " in by_key
+    assert by_key.startswith("token 2 of ")
+    assert all(name in by_key for name in ("td ", "A ", "log-ratio ", "KL ", "entropy ", "V "))
     browser.run("document.activeElement.blur()")
-    browser.run("document.querySelectorAll('.token')[1]"
-                ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))")  # fmt: skip
+    for number in (0, 1):
+        token = f"document.querySelectorAll('.card .token')[{number}]"
+        browser.run(f"{token}.dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}}))")
     assert browser.run(readout) == by_key
-    browser.run("document.querySelector('.chart svg').focus()")
-    assert "step 2" in browser.run("document.querySelector('.chart .readout').textContent")
+    browser.run("document.querySelector('figure svg').focus()")
+    assert "step 2" in browser.run("document.querySelector('figure .readout').textContent")
     assert browser.complaints() == []
 
 
 def test_hostile_text_is_shown_and_not_run(browser, tmp_path):
     """A response that runs in the page, or is swallowed by it."""
-    browser.events.clear()
     rows = [row(td=[0.1] * len(HOSTILE), tokens=HOSTILE, prompt=HOSTILE[0], id=HOSTILE[1],
                 answer=HOSTILE[1], sample=i, reward=float(i)) for i in range(2)]  # fmt: skip
     out = folder(tmp_path / "r", rows, evals=[{"step": 0, "file": HOSTILE[0], "accuracy": 0.5}])
@@ -453,4 +487,17 @@ def test_hostile_text_is_shown_and_not_run(browser, tmp_path):
     for shown in (*HOSTILE[:4], "\u2400", "U+202E", HOSTILE[-1]):
         assert shown in text
     assert browser.run("document.querySelectorAll('img, script').length") == 2
+    assert browser.complaints() == []
+
+
+def test_a_response_of_thousands_of_tokens_is_shown_in_parts(browser, tmp_path):
+    """A page that hangs on a long response, or never shows its end."""
+    long = row(td=[0.001] * 4000 + [-0.5], reward=0.0, finished=False)
+    out = folder(tmp_path / "r", [long])
+    assert report.main([str(out)]) == 0
+    browser.open(out / "report.html", 1400, "light")
+    shown = "document.querySelector('.card .tokens').querySelectorAll('.token').length"
+    assert 0 < browser.run(shown) < 4001
+    browser.run("document.querySelector('.card .tokens button').click()")
+    assert browser.run(shown) == 4001 and browser.run("document.querySelectorAll('.cut').length")
     assert browser.complaints() == []
