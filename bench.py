@@ -3,6 +3,7 @@
     python bench.py                                   # random weights of SmolLM2-135M's shape; long
     python bench.py --quick                           # a smaller model, one round: minutes
     python bench.py --model DIR --data gsm8k.jsonl    # real weights, real prompts, natural stops
+    python bench.py --gpu                             # one GPU, in under 8 minutes
 
 Machines are noisy, so nothing here is an absolute claim. Contestants take turns (A B C, A B C,
 ...), each figure is a median, and what counts is the ratio within one run (--only picks parts):
@@ -16,16 +17,15 @@ Machines are noisy, so nothing here is an absolute claim. Contestants take turns
 
 Limits come from the same run: sampling is compared with the time of its own matrix products, score
 and update with 10 x parameters x tokens at the rate of one large product (matmul_gflops).
-Transformers is optional. The last line is all of it as JSON.
+Transformers is optional. The last line is all of it as JSON. docs/bench.md says how to read it.
 """
 
 import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
-import ctypes
-import gc
+import datetime
+import functools
 import json
 import math
-import statistics
 import sys
 import tempfile
 import time
@@ -37,14 +37,18 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+import rollout
 import train
 import vimpo
-from lib import console, data
+from lib import console, data, gpu_bench
 from lib.batch import make_batch, score
 from lib.checkpoint import read_config
 from lib.console import number, say
-from lib.fast import choose_device, keep_freed_memory, keep_less, sampling_copy
+from lib.fast import choose_device, keep_less, sampling_copy, start_moments
 from lib.logprobs import score_tokens, token_logps
+from lib.sampling import sample_keys
+from lib.self_check import check_sampler, sampler_gap
+from lib.timing import clock, limits, peak_fraction, race
 from lib.tokenizer import Tokenizer
 from model import Transformer, frozen_copy, load_model, save_model
 from rollout import Rollout, generate, generate_plain
@@ -55,6 +59,7 @@ FLAGS = [
     ("--data", str, None, "JSONL problems to sample from, with --model (default: random prompts)"),
     ("--rounds", number(int, 1), 3, "turns of each contestant"),
     ("--quick", bool, False, "a smaller model and one round"),
+    ("--gpu", bool, False, "what one GPU does here, in under 8 minutes; alone, or with --device"),
     ("--device", str, "auto", "auto, cpu, cuda or cuda:N"),
     ("--dtype", ("auto", "fp32", "bf16"), "auto", "auto: bf16 on cuda, fp32 on cpu"),
 ]
@@ -75,61 +80,7 @@ CLIP = DEFAULTS.clip_low, DEFAULTS.clip_high, DEFAULTS.dual_clip
 METHOD = vars(DEFAULTS) | {"value_kind": DEFAULTS.value_loss, "huber_delta": 1.0, "clip": CLIP}
 VIMPO = vimpo.OBJECTIVES["vimpo"]
 
-# ---- Measuring -----------------------------------------------------------------------------------
-
-
-def peak_memory(device):
-    """-> a function that tells how many MiB more were in use since now at the most, or None."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        return lambda: (torch.cuda.max_memory_allocated() - before) / 2**20
-
-    def high_water():
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-    try:
-        # Give back what earlier turns have freed: it would hide what this one needs.
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM starts again from the present
-        before = high_water()
-    except (OSError, IndexError):
-        return lambda: None
-    return lambda: high_water() - before
-
-
-def race(contestants, rounds, device):
-    """{name: function} -> {name: {"seconds": median, "mib": peak, "result": of the last turn}}.
-
-    They take turns. The first turn of each warms up and measures memory, for which freed memory is
-    given back; the others measure time, and freed memory is kept, as in a program at work.
-    """
-    seconds, mib, result = {name: [] for name in contestants}, {}, {}
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            peak = peak_memory(device) if turn == 0 else None
-            # The library runs as its users run it: with glibc's thresholds where they end up.
-            library = name in ("transformers", "peers")
-            keep_freed_memory(*((64 << 20, 32 << 20) if library else ()))
-            start = time.perf_counter()
-            result[name] = run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-            if peak is not None:
-                mib[name] = peak()
-    rows = {}
-    for name, times in seconds.items():
-        median = statistics.median(times[1:])
-        rows[name] = {"seconds": median, "mib": mib[name], "result": result[name]}
-    return rows
-
-
-def clock(run, device, repeats=5):
-    """Median seconds of run()."""
-    return race({"it": run}, repeats, device)["it"]["seconds"]
+# ---- What is printed ----------------------------------------------------------------------------
 
 
 def report(title, rows, note):
@@ -146,17 +97,12 @@ def report(title, rows, note):
 def card(model):
     """What this machine can do, and the size of the model."""
     device, dtype = model.device, model.compute_dtype
-    a = torch.randn(2048, 2048, device=device, dtype=dtype)
-    flops = 2 * 2048**3 / clock(lambda: a @ a, device, 15)
-    big = torch.randn(2**26, device=device)  # 256 MiB, read and written
-    bandwidth = 2 * big.numel() * 4 / clock(big.clone, device)
     cpu = torch.backends.cpu.get_cpu_capability() + " CPU"
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "dtype": str(dtype).removeprefix("torch."), "matmul_gflops": round(flops / 1e9),
-        "copy_gb_per_s": round(bandwidth / 1e9, 1), "V": model.config.V,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(dtype).removeprefix("torch."), **limits(device, dtype),
+        "V": model.config.V, "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
 
 
@@ -264,7 +210,8 @@ def peer_step(peer, peer_reference, optimizer, prompts, max_new_tokens):
         rewards, share = torch.arange(len(b_ids), device=ids.device) % 2.0, len(b_ids) / len(ids)
         part = SimpleNamespace(
             rewards=rewards, group=group, mask=torch.ones_like(kl), logps=logps.detach(),
-            sampler_logps=logps.detach(), ref_logps=ref_logps, kl=kl, response_share=share, token_share=share,
+            sampler_logps=logps.detach(), ref_logps=ref_logps, kl=kl,
+            response_share=share, token_share=share,
         )  # fmt: skip
         VIMPO.credit(part, **method)
         VIMPO.loss(logps, part, **method)[0].backward()
@@ -286,9 +233,8 @@ def bench_step(model, peers, prompts, rounds, quick, facts):
         contestants["peers"] = lambda: peer_step(*peers, adamw, prompts, new)
     rows = race(contestants, rounds, model.device)
     seconds = clock(lambda: learning(rollouts), model.device, rounds)
-    # 2 to score with each of two models and 6 to update; a prompt is computed once for its samples.
-    flops = 10 * facts["parameters"] * (sum(map(len, prompts)) + len(rollouts) * new)
-    share = flops / seconds / (facts["matmul_gflops"] * 1e9)
+    tokens = sum(map(len, prompts)) + len(rollouts) * new
+    share = peak_fraction(facts["parameters"], tokens, seconds, facts)
     title = f"step: {len(prompts)} prompts x {SAMPLES} samples x {new} new tokens, one update"
     note = f"score and update {seconds:.2f} s, {share:.0%} of the rate of a large matrix product"
     return report(title, rows, note) | {"fraction_of_peak": share}
@@ -352,12 +298,12 @@ def bench_recurrence():
 def random_model(folder, device, dtype, **changes):
     """Random weights of SmolLM2-135M's shape, changed as asked; its config.json goes to folder."""
     Path(folder, "config.json").write_text(json.dumps(SMOLLM2 | changes))
-    model = Transformer(read_config(folder))
+    model = Transformer(read_config(folder)).to(device)
     for p in model.parameters():
         if p.ndim == 2:
             torch.nn.init.normal_(p, std=0.02)
     model.compute_dtype = dtype
-    return keep_less(model.to(device))
+    return keep_less(model)
 
 
 def bench_scaling(model, folder, rounds, quick):
@@ -380,6 +326,168 @@ def bench_scaling(model, folder, rounds, quick):
         say("  " + "  ".join(f"{name} {value!s:>7.7}" for name, value in row.items()))
         figures.append(row)
     return figures
+
+
+# ---- One GPU: --gpu ------------------------------------------------------------------------------
+
+
+def gpu_device(flag):
+    """--device -> the GPU. ValueError if it is none."""
+    device, _ = choose_device(flag)
+    if device.type != "cuda":
+        found = f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here"
+        raise ValueError(f"--gpu with --device {flag}: {found}; wanted a GPU")
+    return device
+
+
+def gpu_start(device, folder, shape):
+    """Policy, reference and AdamW with its moments, as train.py begins; random weights, bf16."""
+    model = random_model(folder, device, torch.bfloat16, **shape)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
+    start_moments(optimizer)
+    return model, keep_less(frozen_copy(model)), optimizer
+
+
+def random_prompts(count, V):
+    """Prompts as long as problems of GSM8K are, of random ids below V."""
+    return [torch.randint(V, (LENGTHS[i % len(LENGTHS)],)).tolist() for i in range(count)]
+
+
+def gpu_demo(device, folder, flags):
+    """A run of train.py's demo in bf16 -> held-out accuracy at its end, and a step's figures."""
+    out = Path(folder, "demo")
+    flags = ["--dtype", "bf16", "--device", str(device), "--out", str(out), *flags]
+    code = train.main(flags)
+    return {"code": code} | gpu_bench.read_run(out)
+
+
+def gpu_gap(start):
+    """The look at the sampler before the first step; then its gap, in nats a token."""
+    model, *_ = start()
+    prompts = random_prompts(4, model.config.V)
+    passed = check_sampler(model, generate, prompts)
+    settings = {"samples_per_prompt": SAMPLES, "max_new_tokens": 64, "stop_ids": []}
+    gap = sampler_gap(model, generate(model, prompts, **settings))
+    return {"check_passed": passed, "sampler_gap": gap}
+
+
+def gpu_decode(start, plan, facts):
+    """A decode step of B rows, against the time that reading what it needs would take."""
+    model, *_ = start()
+    figures = {}
+    for B in plan["rows"]:
+        samples = min(B, SAMPLES)
+        prompts = random_prompts(B // samples, model.config.V)
+        settings = {"samples_per_prompt": samples, "max_new_tokens": plan["new_tokens"]}
+        seconds, own = gpu_bench.decode_step(generate, model, prompts, **settings, slots=B)
+        limit = gpu_bench.decode_bytes(model, prompts, B, own) / (facts["copy_gb_per_s"] * 1e9)
+        figures[f"B={B}"] = {
+            "milliseconds": seconds * 1e3, "tokens_per_second": B / seconds,
+            "fraction_of_limit": limit / seconds,
+        }  # fmt: skip
+    return figures
+
+
+def invented(prompts, lengths, V):
+    """Rollouts of random tokens, SAMPLES to a prompt: score and update take the same time."""
+    rollouts = []
+    for i, n in enumerate(lengths):
+        response = torch.randint(V, (n,)).tolist()
+        rollouts.append(Rollout(prompts[i // SAMPLES], response, [-math.log(V)] * n, True))
+    return rollouts
+
+
+def gpu_update(start, plan, facts):
+    """Score and update of responses of equal length."""
+    model, reference, optimizer = start()
+    count, T = plan["update"]
+    prompts = random_prompts(count, model.config.V)
+    rollouts = invented(prompts, [T] * (count * SAMPLES), model.config.V)
+    run = partial(learn, keep_less(model), reference, optimizer, SAMPLES, rollouts)
+    seconds, size = clock(run, model.device, 3), gpu_bench.parameters(model)
+    tokens = sum(map(len, prompts)) + T * len(rollouts)
+    return {"seconds": seconds, "fraction_of_peak": peak_fraction(size, tokens, seconds, facts)}
+
+
+def gpu_step(start, plan, facts):
+    """A whole step. What takes longer than it may is reckoned from the part that was measured.
+
+    Random weights can't end a response. So lengths are drawn before (plan["lengths"]), and the stop
+    token comes where they say. Half of the time is for sampling. If it isn't over then, its seconds
+    are those per token so far, and random tokens of the same lengths go on to score and update.
+    One prompt tells there how many of them the other half of the time has room for.
+    """
+    seconds = plan["step_seconds"]
+    begin, (model, reference, optimizer) = time.perf_counter(), start()
+    prompts, V = random_prompts(plan["step"], model.config.V), model.config.V
+    keys = torch.tensor(sample_keys(prompts, SAMPLES, 0))
+    lengths = gpu_bench.response_lengths(plan["lengths"], keys).tolist()
+    rollouts, drawn, sampling = gpu_bench.sample_for(
+        seconds / 2, rollout, model, prompts, SAMPLES, plan["lengths"]
+    )
+    sampled = drawn / sum(lengths)
+    sampling /= sampled
+    rollouts = rollouts or invented(prompts, lengths, V)
+
+    torch.cuda.reset_peak_memory_stats()
+    run = partial(learn, keep_less(model, recompute=True), reference, optimizer, SAMPLES)
+    first = rollouts[:SAMPLES]
+    each = clock(lambda: run(first), model.device, 1) / sum(lengths[:SAMPLES])  # of a token
+    left = 0.8 * (seconds - (time.perf_counter() - begin))
+    room = int(left / (each * sum(lengths)) * len(prompts))
+    part = SAMPLES * max(1, min(room, len(prompts)))
+    then, share = time.perf_counter(), sum(lengths[:part]) / sum(lengths)
+    run(rollouts[:part])
+    torch.cuda.synchronize()
+    learning = (time.perf_counter() - then) / share
+    size, tokens = gpu_bench.parameters(model), sum(map(len, prompts)) + sum(lengths)
+    return {
+        "responses": len(lengths), "response_tokens": sum(lengths),
+        "seconds_sampling": sampling, "share_sampled": sampled,
+        "seconds_score_and_update": learning, "share_learned": share,
+        "tokens_per_second": sum(lengths) / sampling,
+        "fraction_of_peak": peak_fraction(size, tokens, learning, facts),
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+        "formula_gb": gpu_bench.update_gb(model, DEFAULTS.tokens_per_microbatch),
+    }  # fmt: skip
+
+
+def gpu_parts(device, folder, plan):
+    """The parts of --gpu, for gpu_bench.run_parts: name, most seconds, function."""
+    facts = {}
+
+    def measure_limits():
+        facts.update(limits(device, torch.bfloat16))
+        return facts
+
+    def demo_model():
+        model = load_model(train.parse_args([]).model, device)
+        model.compute_dtype = torch.bfloat16
+        return model, None, None
+
+    yield "limits", 20, measure_limits
+    yield "demo sampler", 30, partial(gpu_gap, demo_model)
+    yield "demo", 80, partial(gpu_demo, device, folder, plan["demo"])
+    for name, shape in plan["models"].items():
+        start = functools.cache(partial(gpu_start, device, folder, shape))
+        yield f"{name} sampler", 40, partial(gpu_gap, start)
+        yield f"{name} decode", 40, partial(gpu_decode, start, plan, facts)
+        yield f"{name} update", 40, partial(gpu_update, start, plan, facts)
+        yield f"{name} step", 110, partial(gpu_step, start, plan, facts)
+    yield "tests", 60, partial(gpu_bench.run_tests, plan["tests"])
+
+
+def bench_gpu(device, plan=gpu_bench.PLAN):
+    """All that --gpu measures; the last line is JSON -> the exit code, 1 if a part failed."""
+    facts = {
+        "device": torch.cuda.get_device_name(device), "torch": torch.__version__,
+        "memory_gb": torch.cuda.mem_get_info(device)[1] / 1e9, "cuda": torch.version.cuda,
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        parts = gpu_bench.run_parts(gpu_parts(device, folder, plan), plan["seconds"])
+    say(json.dumps(facts | parts))
+    return int(any("error" in part or part.get("code") for part in parts.values()))
 
 
 # ---- The command ---------------------------------------------------------------------------------
@@ -432,8 +540,13 @@ def main(argv=None):
     parts = {"nargs": "+", "choices": PARTS, "default": PARTS, "help": "parts (default: all)"}
     parser.add_argument("--only", **parts)
     args = parser.parse_args(argv)
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    if args.gpu and (others := set(given) - {"gpu", "device"}):
+        parser.error(f"--gpu with --{min(others)}; wanted --gpu alone, or with --device")
     folder = tempfile.TemporaryDirectory()
     try:
+        if args.gpu:
+            return bench_gpu(gpu_device(args.device))
         path, model, prompts, stop_ids = set_up(args, folder.name)
     except (ValueError, OSError) as e:
         console.die("bench.py", e)

@@ -22,6 +22,7 @@
     tokenizer.py     tokenizer.json and chat templates; with pieces.py, how a text is cut for BPE
     data.py          JSONL -> problems -> prompts
     console.py       flags, one-line errors, progress
+    timing.py        for bench.py: contestants in turns, peak memory; gpu_bench.py: its --gpu
 
 Importing it sets the environment that torch reads when it is loaded, so import it first.
 """

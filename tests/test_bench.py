@@ -13,6 +13,7 @@ from conftest import near, randn
 import bench
 import vimpo
 from lib.fast import keep_less
+from lib.timing import peak_memory
 from model import frozen_copy, load_model, save_model
 from rollout import generate
 
@@ -58,7 +59,7 @@ def test_contestants_take_turns_and_the_first_turn_is_not_timed():
 
 def test_peak_memory_counts_what_was_freed_again():
     """The memory in use at the end, in place of the most in between."""
-    peak = bench.peak_memory(CPU)
+    peak = peak_memory(CPU)
     block = torch.ones(2**24)  # 64 MiB
     del block
     if peak() is None:
