@@ -156,7 +156,7 @@ def main(argv=None):
     args = parse_args(argv)
     out = args.out or args.runs[0] / ("compare.html" if len(args.runs) > 1 else "report.html")
     try:
-        runs = [read_run(folder) for folder in args.runs]
+        runs = [read_run(folder, len(args.runs)) for folder in args.runs]
         console.check_file("--out", out)
         for folder, run in zip(args.runs, runs, strict=True):
             if args.monte_carlo:

@@ -1,6 +1,9 @@
 """What report.py shows of a run folder, and the HTML file that shows it.
 
-    the lines of RUN/*.jsonl -> read_run, one object a run -> fit, what a page holds -> write_page
+    the lines of RUN/*.jsonl -> read_run, one object a run, as much as a page holds -> write_page
+
+rollouts.jsonl of a long run is too large for memory. It is read twice: once line by line, to count
+and to measure what the value knows, and then only the lines that are shown.
 
 All that a model wrote goes into the page as JSON in which no < stands, and lib/report.js puts it
 into text nodes alone. The content security policy names the hash of the one script and of the one
@@ -23,6 +26,7 @@ ASSETS = Path(__file__).resolve().parent
 TOKEN_NUMBERS = ("td", "advantages", "log_ratio", "kl", "entropy")  # one number a token
 MOST_BYTES = 3_600_000  # of all responses on a page, which stays below 5 MB
 MOST_STEPS = 2_000  # of all curves on a page
+MOST_MISSES = 20  # groups of responses that did not fit, before the search for smaller ones ends
 MOST_TOKENS = 20_000  # of one response
 QUARTERS = (0.25, 0.5, 0.75, 1)  # of a response: where V_t is asked whether it knows
 
@@ -30,22 +34,36 @@ QUARTERS = (0.25, 0.5, 0.75, 1)  # of a response: where V_t is asked whether it 
 # ---- Reading a run folder ------------------------------------------------------------------------
 
 
-def read_jsonl(path):
-    """The objects of a file, NaN as None; a line that was cut off, or is no object, is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                row = json.loads(line, parse_constant=lambda _: None)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
-    return rows
+def read_lines(path):
+    """(place, object) of each line, NaN as None; one that was cut off, or no object, is left out.
+
+    place is where in the file the line begins, in bytes.
+    """
+    if not path.is_file():
+        return
+    place = 0
+    with path.open("rb") as file:
+        for line in file:
+            row = parsed(line)
+            if row:
+                yield place, row
+            place += len(line)
 
 
-def read_run(folder):
-    """A run folder -> its part of the page. ValueError if it is none, or holds no step yet."""
+def parsed(line):
+    """The object of a line with its step; None if there is none."""
+    try:
+        row = json.loads(line.decode("utf-8", "replace"), parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def read_run(folder, parts=1):
+    """A run folder -> its part of the page, one of `parts`.
+
+    ValueError if it is no run folder, or holds no step yet.
+    """
     wanted = "wanted a run folder, as train.py writes it"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; {wanted}")
@@ -56,31 +74,89 @@ def read_run(folder):
         raise ValueError(f"{folder}: no config.json in it; {wanted}") from None
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / 'config.json'}: damaged; {wanted}") from None
-    rows = read_jsonl(folder / "metrics.jsonl")
+    rows = [row for _, row in read_lines(folder / "metrics.jsonl")]
     if not rows:
         raise ValueError(f"{folder / 'metrics.jsonl'}: no step in it; wanted one at least")
-    keys = dict.fromkeys(key for row in rows for key in row)
-    # A response that is there twice (a run that went on) counts once, the last time.
-    shown = {}
-    for row in map(checked, read_jsonl(folder / "rollouts.jsonl")):
-        if row:
-            shown[row["step"], row["watched"], row["id"], row["sample"]] = row
-    shown = list(shown.values())
+    curves, every = read_curves(rows, MOST_STEPS // parts)
+    shown, brief = read_rollouts(folder / "rollouts.jsonl", MOST_BYTES // parts)
     return {
         "name": folder.resolve().name,
         "settings": settings,
         "versions": config.get("versions") or {},
         "date": str(config.get("date")),
-        "metrics": {key: [number(row.get(key)) for row in rows] for key in keys},
-        "eval": [with_interval(row) for row in read_jsonl(folder / "eval.jsonl")],
-        "knows": what_the_value_knows(shown),
+        "metrics": curves,
+        "every": every,
+        "eval": [with_interval(row) for _, row in read_lines(folder / "eval.jsonl")],
+        "knows": what_the_value_knows(brief),
+        "logged": len(brief),
+        "scales": {key: scale(shown, key) for key in TOKEN_NUMBERS},
         "rollouts": shown,
     }
+
+
+def read_curves(rows, most):
+    """Rows of metrics.jsonl -> (name -> numbers, step among them; every how many steps).
+
+    Of a long run every second, third, ... step and the last one; numbers have five digits.
+    """
+    every = -(-len(rows) // most)
+    kept = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    curves = {key: [rounded(number(row.get(key)), 5) for row in kept] for key in keys}
+    return curves | {"step": [row["step"] for row in kept]}, every
+
+
+def read_rollouts(path, room):
+    """-> (the responses that fit into `room` bytes, by step; the brief form of all of them).
+
+    The problems that are watched come first, at their first and last evaluation; then what is
+    spread over the steps.
+    """
+    places, brief = {}, {}
+    for place, row in read_lines(path):
+        row = checked(row)
+        if row:
+            # A response that is there twice (a run that went on) counts once, the last time.
+            key = (row["step"], row["watched"], str(row["id"]), row["sample"])
+            places[key], brief[key] = place, briefly(row)
+    groups = {}
+    for key in places:
+        groups.setdefault(key[:3], []).append(places[key])
+    watched = [step for step, is_watched, _ in groups if is_watched]
+    ends = (min(watched, default=0), max(watched, default=0))
+    order = random.Random(0).sample(list(groups), len(groups))
+    order.sort(key=lambda group: (not group[1], group[0] not in ends))
+    kept, misses = [], 0
+    for group in order:
+        rows = read_at(path, groups[group])
+        size = sum(len(as_json(for_page(row))) for row in rows)
+        if size <= room:
+            room -= size
+            kept += rows
+        else:
+            misses += 1
+        if misses == MOST_MISSES:
+            break
+    return sorted(kept, key=lambda row: row["step"]), list(brief.values())
+
+
+def read_at(path, places):
+    """The responses whose lines begin at these places."""
+    rows = []
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            rows.append(checked(parsed(file.readline())))
+    return rows
 
 
 def number(x):
     """A finite number, or None."""
     return x if isinstance(x, (int, float)) and math.isfinite(x) else None
+
+
+def rounded(x, digits):
+    return x if x is None else float(f"{x:.{digits}g}")
 
 
 def checked(row):
@@ -124,22 +200,32 @@ def curve(row):
     return values
 
 
+def briefly(row):
+    """What is needed of a response to ask whether the value knows: V at each of QUARTERS."""
+    kept = {key: row[key] for key in ("step", "watched", "id", "reward", "baseline")}
+    known = row["td"] and None not in (row["baseline"], row["reward"])
+    values = curve(row) if known else []
+    kept["quarters"] = [values[round(q * (len(values) - 1))] for q in QUARTERS if known]
+    return kept
+
+
 def what_the_value_knows(rows):
     """For each evaluation: V_t of right and wrong responses since the one before -> a list.
 
-    area: of two responses to one prompt, a right and a wrong one, how often does the right one have
-    the higher V_t, at each of QUARTERS (0.5: no better than a coin); interval: of the last of them,
-    95%, by drawing prompts anew. moved: the mean V_T - V_0 of right and of wrong ones, which should
-    be `wanted`, R - V_0. bins: (mean V_T, share right, count), where all samples were logged.
+    rows: the brief form of responses. area: of two responses to one prompt, a right and a wrong
+    one, how often does the right one have the higher V_t, at each of QUARTERS (0.5: no better than
+    a coin); interval: of the last of them, 95%, by drawing prompts anew. moved: the mean V_T - V_0
+    of right and of wrong ones, which should be `wanted`, R - V_0. bins: (mean V_T, share right,
+    count), where all samples were logged.
     """
-    rows = [row for row in rows if row["td"] and None not in (row["baseline"], row["reward"])]
+    rows = [row for row in rows if row["quarters"]]
     found, before = [], -1
     for step in sorted({row["step"] for row in rows if row["watched"]} - {0}):
         since = [row for row in rows if before < row["step"] <= step and row["step"] > 0]
         before = step
         groups = {}
         for row in since:
-            groups.setdefault((row["step"], row["watched"], row["id"]), []).append(row)
+            groups.setdefault((row["step"], row["watched"], str(row["id"])), []).append(row)
         wins = [w for w in map(pairs_won, groups.values()) if w]
         watched = [row for row in since if row["watched"] and row["step"] == step]
         if not wins:
@@ -149,7 +235,7 @@ def what_the_value_knows(rows):
         entry |= {"area": area(wins), "interval": [sorted(draws)[10], sorted(draws)[389]]}
         for name, right in (("right", True), ("wrong", False)):
             some = [row for row in since if (row["reward"] >= 1) == right]
-            moved = [sum(x or 0 for x in row["td"]) for row in some]
+            moved = [row["quarters"][-1] - row["baseline"] for row in some]
             wanted = [row["reward"] - row["baseline"] for row in some]
             if some:
                 entry[name] = [sum(moved) / len(some), sum(wanted) / len(some)]
@@ -159,15 +245,14 @@ def what_the_value_knows(rows):
 
 def pairs_won(group):
     """([pairs won at each quarter], pairs) of a prompt's responses; None if all are alike."""
-    right = [curve(row) for row in group if row["reward"] >= 1]
-    wrong = [curve(row) for row in group if row["reward"] < 1]
+    right = [row["quarters"] for row in group if row["reward"] >= 1]
+    wrong = [row["quarters"] for row in group if row["reward"] < 1]
     if not right or not wrong:
         return None
     won = []
-    for quarter in QUARTERS:
-        a = [values[round(quarter * (len(values) - 1))] for values in right]
-        b = [values[round(quarter * (len(values) - 1))] for values in wrong]
-        won.append(sum((x > y) + (x == y) / 2 for x in a for y in b))
+    for i in range(len(QUARTERS)):
+        pairs = [(a[i], b[i]) for a in right for b in wrong]
+        won.append(sum((a > b) + (a == b) / 2 for a, b in pairs))
     return won, len(right) * len(wrong)
 
 
@@ -178,7 +263,7 @@ def area(wins):
 
 def calibration(rows, bins=5):
     """Responses by V_T, in bins of one size -> [mean V_T, share right, count] of each."""
-    ends = sorted((curve(row)[-1], row["reward"]) for row in rows)
+    ends = sorted((row["quarters"][-1], row["reward"]) for row in rows)
     cuts = [round(i * len(ends) / bins) for i in range(bins + 1)]
     parts = [ends[a:b] for a, b in itertools.pairwise(cuts) if b > a]
     return [[sum(x) / len(part) for x in zip(*part, strict=True)] + [len(part)] for part in parts]
@@ -187,53 +272,15 @@ def calibration(rows, bins=5):
 # ---- The page ------------------------------------------------------------------------------------
 
 
-def fit(runs):
-    """Leave as many responses as fit on a page, and numbers of three digits; set the scales.
-
-    The problems that are watched come first, at their first and last evaluation; then what is
-    spread over the steps. A response that is very long is cut.
-    """
-    for run in runs:
-        thin(run, MOST_STEPS // len(runs))
-        for row in run["rollouts"]:
-            shorten(row)
-        run["scales"] = {key: scale(run["rollouts"], key) for key in TOKEN_NUMBERS}
-        steps = [row["step"] for row in run["rollouts"] if row["watched"]]
-        ends = (min(steps, default=0), max(steps, default=0))
-        groups = {}
-        for row in run["rollouts"]:
-            groups.setdefault((row["step"], row["watched"], str(row["id"])), []).append(row)
-        order = random.Random(0).sample(list(groups), len(groups))
-        order.sort(key=lambda key: (not key[1], key[0] not in ends))
-        room, kept = MOST_BYTES / len(runs), []
-        for key in order:
-            size = sum(len(as_json(row)) for row in groups[key])
-            if size <= room:
-                room -= size
-                kept += groups[key]
-        run["logged"] = len(run["rollouts"])
-        run["rollouts"] = sorted(kept, key=lambda row: row["step"])
-
-
-def thin(run, most):
-    """Of a long run every second, third, ... step and the last one; numbers of five digits."""
-    steps = run["metrics"]["step"]
-    run["every"] = every = -(-len(steps) // most)
-    places = sorted({*range(0, len(steps), every), len(steps) - 1})
-    for key, xs in run["metrics"].items():
-        run["metrics"][key] = [xs[i] if xs[i] is None else float(f"{xs[i]:.5g}") for i in places]
-    run["metrics"]["step"] = [steps[i] for i in places]
-
-
-def shorten(row):
-    """A row of a page: without ids, cut, rounded."""
-    row.pop("ids", None), row.pop("prompt_ids", None)
-    row["length"] = len(row["tokens"])
-    row["tokens"] = row["tokens"][:MOST_TOKENS]
+def for_page(row):
+    """A response without ids, cut if it is very long, with numbers of three digits."""
+    kept = {key: row[key] for key in row if key not in ("ids", "prompt_ids")}
+    kept |= {"length": len(row["tokens"]), "tokens": row["tokens"][:MOST_TOKENS]}
     for key in (*TOKEN_NUMBERS, "truth"):
         if row.get(key):
             cut = row[key][: MOST_TOKENS + (key == "truth")]
-            row[key] = [x if x is None else float(f"{x:.3g}") for x in cut]
+            kept[key] = [rounded(x, 3) for x in cut]
+    return kept
 
 
 def scale(rows, key):
@@ -244,8 +291,8 @@ def scale(rows, key):
 
 def write_page(runs, path):
     """Runs as of read_run -> one HTML file."""
-    fit(runs)
-    content = {"made": datetime.datetime.now().isoformat(" ", "minutes"), "runs": runs}
+    shown = [run | {"rollouts": list(map(for_page, run["rollouts"]))} for run in runs]
+    content = {"made": datetime.datetime.now().isoformat(" ", "minutes"), "runs": shown}
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     parts = {

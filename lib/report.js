@@ -1,4 +1,4 @@
-// What a report shows, made from the JSON in the page: credit, curves, what the value knows, settings.
+// What a report shows, from the JSON in the page: credit, curves, what the value knows, settings.
 //
 // All that a model wrote goes into text nodes (textContent, createTextNode), never into markup.
 // Nothing here asks the network. This file must not hold a closing script tag.
@@ -14,16 +14,17 @@ const CARDS_AT_ONCE = 6;
 // The numbers a token has: [key, label, what orange means, what blue means, what to know].
 const MEASURES = [
   ["td", "change of V (td)",
-    "after this token the model thinks a right answer is less likely than before: here it lays the blame",
+    "after this token the model thinks a right answer is less likely than before: here it lays "
+    + "the blame",
     "after this token it thinks a right answer is more likely",
-    "td = \u03b2 (log-ratio \u2212 KL), the step of the line above the text. The numbers are as small "
-    + "as \u03b2: compare tokens with each other, not with 1."],
+    "td = \u03b2 (log-ratio \u2212 KL), the step of the line above the text. The numbers are as "
+    + "small as \u03b2: compare tokens with each other, not with 1."],
   ["advantages", "advantage (A)",
     "training makes this token rarer",
     "training makes this token more frequent",
-    "A adds up td from this token on, discounted by \u03bb, and is then scaled over the batch. With "
-    + "\u03bb = 1 it counts all that comes later, so tokens before a slip turn orange with it: to find "
-    + "the slip, colour by td."],
+    "With a value, A adds up td from this token on, discounted by \u03bb, and is then scaled over "
+    + "the batch. With \u03bb = 1 it counts all that comes later, so tokens before a slip turn "
+    + "orange with it: to find the slip, colour by td. GRPO and its kin give one A to all tokens."],
   ["log_ratio", "log-ratio",
     "rarer under the trained model than under the one training began with",
     "more frequent than at the beginning",
@@ -38,7 +39,7 @@ const MEASURES = [
     "Entropy of \u03c0 before the token is drawn, in nats."],
 ];
 
-// ---- Elements ---------------------------------------------------------------------------------------
+// ---- Elements -----------------------------------------------------------------------------------
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -93,7 +94,7 @@ function select(title, groups, chosen, onChange) {
   return el("label", { class: "select" }, title, list);
 }
 
-// ---- Numbers and characters -------------------------------------------------------------------------
+// ---- Numbers and characters ---------------------------------------------------------------------
 
 const isNumber = (x) => typeof x === "number" && Number.isFinite(x);
 
@@ -129,7 +130,7 @@ function visible(text) {
 
 const tokenText = (text) => visible(text).replace(/\n/g, "\u23ce\n").replace(/\t/g, "\u21e5\t");
 
-// ---- Responses --------------------------------------------------------------------------------------
+// ---- Responses ----------------------------------------------------------------------------------
 
 const state = { run: 0, measure: "td", problem: null, early: null, late: null, filter: "all",
   sort: "fall", count: CARDS_AT_ONCE, smooth: 4 };
@@ -151,7 +152,7 @@ function curveOf(row) {
   return curve;
 }
 
-// Where V moved most at one token, down (sign -1) or up (1): {t, td, part of all movement}, or null.
+// Where V moved most at one token, down (sign -1) or up (1): {t, td, part of all movement}.
 function largestMove(row, sign) {
   if (!row.td) return null;
   let t = -1, sum = 0;
@@ -239,7 +240,8 @@ function describe(row, t, curve) {
 function card(row, run) {
   const curve = curveOf(row), fall = isRight(row) ? null : standsOut(row, run, -1);
   const chart = el("div", { class: "curve" });
-  const text = el("div", { class: "tokens", role: "group", "aria-label": "tokens of the response" });
+  const text = el("div",
+    { class: "tokens", role: "group", "aria-label": "tokens of the response" });
   const readout = el("p", { class: "readout", "aria-live": "polite" },
     fall ? describe(row, fall.t, curve) : []);
   const spans = [];
@@ -317,13 +319,13 @@ function grpoStrip(row, run) {
   const spans = tokenSpans(row, GRPO_TOKENS);
   for (const node of spans) paint(node, row.grpo, size);
   if (row.tokens.length > GRPO_TOKENS) spans.push(el("span", { class: "cut" }, "\u2026 and so on"));
-  return el("div", { class: "grpo" },
-    el("p", {}, `GRPO ${run.settings.algo === "grpo" ? "gives" : "would give"} every token the same `
-      + `credit, ${signed(row.grpo)}:`),
+  const gives = run.settings.algo === "grpo" ? "gives" : "would give";
+  const words = `GRPO ${gives} every token the same credit, ${signed(row.grpo)}:`;
+  return el("div", { class: "grpo" }, el("p", {}, words),
     el("div", { class: "tokens", "aria-hidden": "true" }, spans));
 }
 
-// ---- The line above the text ------------------------------------------------------------------------
+// ---- The line above the text --------------------------------------------------------------------
 
 // x of V_0 .. V_T: above the tokens' edges where the text is one line, else evenly spread.
 function places(chart, spans, count) {
@@ -360,7 +362,8 @@ function drawCurve(chart, row, curve, spans, run, marked, fall) {
   if (row.truth) {
     const at = (p) => bottom - p * (bottom - top);
     row.truth.forEach((p, i) => {
-      if (isNumber(p)) picture.append(svg("circle", { class: "truth", cx: xs[i], cy: at(p), r: 2.5 }));
+      const dot = { class: "truth", cx: xs[i], cy: at(p), r: 2.5 };
+      if (isNumber(p)) picture.append(svg("circle", dot));
     });
     picture.append(svg("text", { class: "truth", x: end + 6, y: at(1) + 4 }, "100%"),
       svg("text", { class: "truth", x: end + 6, y: at(0) + 4 }, "0%"));
@@ -368,7 +371,7 @@ function drawCurve(chart, row, curve, spans, run, marked, fall) {
   chart.replaceChildren(picture);
 }
 
-// ---- Credit -----------------------------------------------------------------------------------------
+// ---- Credit -------------------------------------------------------------------------------------
 
 // The problems of a run: key -> {prompt, answer, steps: step -> rows}.
 function problemsOf(run) {
@@ -487,7 +490,8 @@ function listView(run) {
     state.count = CARDS_AT_ONCE;
     drawCredit();
   };
-  const sorts = [["fall", "fell most at one token"], ["new", "newest first"], ["old", "oldest first"]];
+  const sorts = [["fall", "fell most at one token"], ["new", "newest first"],
+    ["old", "oldest first"]];
   const kinds = [["all", "all"], ["wrong", "wrong ones"], ["right", "right ones"]];
   const more = button(`show ${CARDS_AT_ONCE} more`, () => {
     state.count += CARDS_AT_ONCE;
@@ -507,7 +511,8 @@ function legend(run) {
   const [, label, orange, blue, more] = MEASURES.find(([key]) => key === state.measure);
   const size = run.scales[state.measure];
   const word = (name, text) => el("span", { class: "token " + name }, text);
-  const low = word("low signed", "orange, solid line"), high = word("high signed", "blue, dotted line");
+  const low = word("low signed", "orange, solid line");
+  const high = word("high signed", "blue, dotted line");
   for (const node of [low, high]) node.style.setProperty("--heat", "70%");
   const beyond = word("low signed beyond", "doubled line");
   beyond.style.setProperty("--heat", "100%");
@@ -521,8 +526,8 @@ function legend(run) {
       el("dt", {}, high), el("dd", {}, blue),
       el("dt", {}, word("", "no colour")), el("dd", {}, "near 0: no opinion"),
       el("dt", {}, beyond), el("dd", {}, "beyond the scale, which holds 99.5% of the run's tokens"),
-      el("dt", {}, word("stop", "stop")), el("dd", {}, "the stop token; \u2702 marks a response that "
-        + "was cut at its greatest length"),
+      el("dt", {}, word("stop", "stop")),
+      el("dd", {}, "the stop token; \u2702 marks a response that was cut at its greatest length"),
       run.rollouts.some((row) => row.truth) ? [el("dt", { class: "truth" }, "\u25cf green dots"),
         el("dd", {}, "the truth by sampling: the share of right ones among continuations of the "
           + "text up to there, on the scale at the right")] : []),
@@ -530,16 +535,17 @@ function legend(run) {
 }
 
 function explanation() {
+  const title = (text) => el("strong", {}, text);
   return el("div", { class: "words" },
-    el("p", {}, el("strong", {}, "How to read this. "), "A language model wrote the responses below, "
-      + "a piece of text (a token) at a time. A checker said only whether the final answer is right. "
-      + "Which step went wrong? The line above a text is V, the model's own estimate, while it "
-      + "writes, that the answer will be right. Where V drops, the token below is orange: that is the "
-      + "step the model blames."),
-    el("p", {}, el("strong", {}, "What orange does not mean. "), "Nobody checked the steps: this is "
-      + "an opinion, formed from final marks alone. It may blame a harmless token, or miss a slip. "
-      + "Pale colours are mostly noise. What follows a slip may be blue or white, though the answer "
-      + "is lost already, and a right response may have orange tokens."),
+    el("p", {}, title("How to read this. "), "A language model wrote the responses below, a piece "
+      + "of text (a token) at a time. A checker said only whether the final answer is right. Which "
+      + "step went wrong? The line above a text is V, the model's own estimate, while it writes, "
+      + "that the answer will be right. Where V drops, the token below is orange: that is the step "
+      + "the model blames."),
+    el("p", {}, title("What orange does not mean. "), "Nobody checked the steps: this is an "
+      + "opinion, formed from final marks alone. It may blame a harmless token, or miss a slip. "
+      + "Pale colours are mostly noise. What follows a slip may be blue or white, though the "
+      + "answer is lost already, and a right response may have orange tokens."),
     el("p", {}, "Point at a token, touch it, or go to a text with Tab and along it with the arrow "
       + "keys: its numbers stand below the text."));
 }
@@ -567,7 +573,8 @@ function creditSection() {
     state[name] = name === "run" ? Number(value) : value;
     drawCredit();
   };
-  const known = MEASURES.filter(([key]) => RUNS.some((run) => run.rollouts.some((row) => row[key])));
+  const isKnown = ([key]) => RUNS.some((run) => run.rollouts.some((row) => row[key]));
+  const known = MEASURES.filter(isKnown);
   if (known.length && !known.some(([key]) => key === "td")) state.measure = known[0][0];
   const runs = RUNS.map((run, i) => [i, run.name]);
   return el("section", { id: "credit" }, el("h2", {}, "Where did the credit go?"),
@@ -580,7 +587,7 @@ function creditSection() {
     el("h3", {}, "All responses that were logged"), listBox);
 }
 
-// ---- Curves -----------------------------------------------------------------------------------------
+// ---- Curves -------------------------------------------------------------------------------------
 
 // [title, what to know, [keys of metrics.jsonl and their names], share of 1?]
 const CHARTS = [
@@ -599,7 +606,8 @@ const CHARTS = [
   ["Groups of one reward", "share of responses that teach nothing", [["uniform_groups", "share"]],
     true],
   ["Gradient norm", "before clipping", [["grad_norm", "norm"]]],
-  ["Size of td", "mean |td|, and what rounding adds", [["td_size", "td"], ["td_noise", "rounding"]]],
+  ["Size of td", "mean |td|, and what rounding adds", [["td_size", "td"],
+    ["td_noise", "rounding"]]],
   ["Seconds a step", "by phase", [["seconds_rollout", "rollout"], ["seconds_score", "score"],
     ["seconds_update", "update"]]],
 ];
@@ -657,7 +665,8 @@ function axes(picture, [x0, x1], [y0, y1], x, y, isShare) {
 
 // Series {name, xs, ys, low, high, smooth, look} -> a figure with a cursor.
 function figure(title, note, series, isShare) {
-  const all = series.flatMap((s) => [...s.ys, ...(s.low || []), ...(s.high || [])]).filter(isNumber);
+  const numbers = (s) => [...s.ys, ...(s.low || []), ...(s.high || [])].filter(isNumber);
+  const all = series.flatMap(numbers);
   const steps = [...new Set(series.flatMap((s) => s.xs))].sort((a, b) => a - b);
   if (!all.length) return null;
   let [y0, y1] = [Math.min(...all), Math.max(...all)];
@@ -679,15 +688,16 @@ function figure(title, note, series, isShare) {
         d: path(s.xs, smoothed(s.ys, reach), x, y) }));
     }
     s.xs.forEach((v, i) => {
-      if (s.low && isNumber(s.low[i]) && isNumber(s.high[i])) {
-        picture.append(svg("line", { class: "line " + s.look, x1: x(v), x2: x(v), y1: y(s.low[i]),
-          y2: y(s.high[i]) }), svg("circle", { class: "dot " + s.look, cx: x(v), cy: y(s.ys[i]), r: 3 }));
-      }
+      if (!s.low || !isNumber(s.low[i]) || !isNumber(s.high[i])) return;
+      const bar = { x1: x(v), x2: x(v), y1: y(s.low[i]), y2: y(s.high[i]) };
+      picture.append(svg("line", { class: "line " + s.look, ...bar }),
+        svg("circle", { class: "dot " + s.look, cx: x(v), cy: y(s.ys[i]), r: 3 }));
     });
   }
   const readout = el("p", { class: "readout" });
   cursor(picture, readout, series, steps, x, isShare);
-  return el("figure", {}, el("figcaption", {}, el("strong", {}, title), " ", note), picture, readout);
+  const caption = el("figcaption", {}, el("strong", {}, title), " ", note);
+  return el("figure", {}, caption, picture, readout);
 }
 
 // Pointer and arrow keys choose a step; its numbers stand below the figure.
@@ -797,7 +807,7 @@ function runKey() {
     RUNS.map((run, r) => el("span", {}, el("i", { class: "key " + lookOf(r, 0) }), run.name)));
 }
 
-// ---- Does the value know ----------------------------------------------------------------------------
+// ---- Does the value know ------------------------------------------------------------------------
 
 function knowsSection() {
   const series = [], rows = [], calibration = el("div", {});
@@ -818,17 +828,19 @@ function knowsSection() {
   const times = [...new Set(rows.filter(([, k]) => k.bins.length).map(([, k]) => k.step))];
   const drawAt = (step) => calibration.replaceChildren(calibrationFigure(Number(step)));
   if (times.length) drawAt(Math.max(...times));
-  const chance = { name: "a coin", xs: series[0].xs, ys: series[0].xs.map(() => 0.5), look: "coin" };
+  const chooser = times.length < 2 ? null : select("Calibration after step ",
+    [["", times.map((step) => [step, step])]], Math.max(...times), drawAt);
+  const xs = [...new Set(rows.map(([, k]) => k.step))].sort((a, b) => a - b);
+  const chance = { name: "a coin", xs, ys: xs.map(() => 0.5), look: "coin" };
   return el("section", { id: "knows" }, el("h2", {}, "Does the value know?"),
     el("p", {}, "Take a right and a wrong response to one problem: how often has the right one the "
       + "higher V, at a quarter, half, three quarters and the end of the text? 50% is a coin, 100% "
-      + "knows always. Bars are 95% intervals (problems drawn anew); counted are the responses logged "
-      + "since the evaluation before. And by how much does V move, beside what it should? A small "
-      + "\u03b2 gives a direction, not a size."),
+      + "knows always. Bars are 95% intervals (problems drawn anew); counted are the responses "
+      + "logged since the evaluation before. And by how much does V move, beside what it should? A "
+      + "small \u03b2 gives a direction, not a size."),
     el("div", { class: "figures" },
       figure("Right above wrong", "share of pairs (AUC)", [...series, chance], true),
-      el("div", {}, times.length > 1 ? select("Calibration after step ",
-        [["", times.map((step) => [step, step])]], Math.max(...times), drawAt) : null, calibration)),
+      el("div", {}, chooser, calibration)),
     movedTable(rows));
 }
 
@@ -852,7 +864,8 @@ function calibrationFigure(step) {
   const clip = (v) => Math.min(1.02, Math.max(-0.02, v));
   for (const run of some) {
     for (const [v, right] of run.bins) {
-      picture.append(svg("circle", { class: "dot " + run.look, cx: x(clip(v)), cy: y(right), r: 4 }));
+      const dot = { class: "dot " + run.look, cx: x(clip(v)), cy: y(right), r: 4 };
+      picture.append(svg("circle", dot));
     }
   }
   return el("figure", {}, el("figcaption", {}, el("strong", {}, "Calibration"),
@@ -879,7 +892,7 @@ function movedTable(rows) {
     el("thead", {}, el("tr", {}, head.map((text) => el("th", {}, text)))), el("tbody", {}, body)));
 }
 
-// ---- Settings, and the page -------------------------------------------------------------------------
+// ---- Settings, and the page ---------------------------------------------------------------------
 
 function settingsSection() {
   const keys = [...new Set(RUNS.flatMap((run) => Object.keys(run.settings)))];
@@ -888,7 +901,8 @@ function settingsSection() {
   const row = (key) => el("tr", {}, el("th", {}, key),
     RUNS.map((run) => el("td", {}, visible(text(run, key)))));
   const versions = (run) => Object.entries(run.versions).map(([k, v]) => `${k} ${v}`).join(", ");
-  const head = el("thead", {}, el("tr", {}, el("th", {}, ""), RUNS.map((run) => el("th", {}, run.name))));
+  const names = RUNS.map((run) => el("th", {}, visible(run.name)));
+  const head = el("thead", {}, el("tr", {}, el("th", {}, ""), names));
   const table = (some) => el("div", { class: "wide" },
     el("table", { class: "settings" }, head.cloneNode(true), el("tbody", {}, some.map(row))));
   const different = keys.filter(differs);

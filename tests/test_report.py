@@ -231,16 +231,15 @@ def test_what_the_value_knows_is_counted_within_prompts(tmp_path):
     rows = [row(2, "a", s, 1.0, td, watched=True) for s, td in enumerate(right)]
     rows += [row(2, "a", s + 2, 0.0, td, watched=True) for s, td in enumerate(wrong)]
     rows += [row(2, "b", s, 1.0, [0.4, 0.4], watched=True) for s in range(3)]
-    [found] = page.what_the_value_knows(rows)
+    [found] = page.what_the_value_knows([page.briefly(r) for r in rows])
     # at the end: 0.2 beats both, -0.1 loses to 0.1 and ties with -0.1
     assert found["pairs"] == 4 and found["prompts"] == 1 and found["area"][-1] == 2.5 / 4
     assert found["area"][1] == 0.25  # half way: two ties of four pairs
     assert found["right"] == pytest.approx([(0.2 - 0.1 + 3 * 0.8) / 5, 0.5])
     assert found["wrong"] == pytest.approx([0.0, -0.5])
     assert sum(count for *_, count in found["bins"]) == 7
-    assert page.calibration([row(reward=0.0, td=[0.1]), row(td=[0.3])], 1) == [
-        [pytest.approx(0.7), 0.5, 2]
-    ]
+    few = [page.briefly(r | {"watched": True}) for r in (row(reward=0.0, td=[0.1]), row(td=[0.3]))]
+    assert page.calibration(few, 1) == [[pytest.approx(0.7), 0.5, 2]]
 
 
 def test_monte_carlo_says_what_becomes_of_each_prefix(demo, tmp_path):
