@@ -474,7 +474,7 @@ def gpu_parts(device, folder, plan):
         yield f"{name} decode", 40, partial(gpu_decode, start, plan, facts)
         yield f"{name} update", 40, partial(gpu_update, start, plan, facts)
         yield f"{name} step", 110, partial(gpu_step, start, plan, facts)
-    yield "tests", 60, partial(gpu_bench.run_tests, plan["tests"])
+    yield "tests", 90, partial(gpu_bench.run_tests, plan["tests"])
 
 
 def bench_gpu(device, plan=gpu_bench.PLAN):

@@ -40,7 +40,7 @@ PLAN = {
         "Qwen3-0.6B": QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072},
         "Qwen3-1.7B": QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144},
     },
-    "seconds": 470,  # for all parts together
+    "seconds": 455,  # for all parts together
     "rows": (1, 16, 64, 256),  # decoded together
     "new_tokens": 256,  # of each row
     "update": (4, 1000),  # prompts, and tokens of each response

@@ -7,6 +7,7 @@ The run has a process of its own, because the simulation patches torch.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -38,7 +39,10 @@ PLAN = {
 
 
 def main():
-    """bench.py's own run, on the simulated GPU; and a step for which there is hardly any time."""
+    """bench.py's own run, on the simulated GPU; and a step for which there is hardly any time.
+
+    In that step every look at the clock takes a second.
+    """
     import fake_cuda
 
     import bench
@@ -57,7 +61,8 @@ def main():
         device = bench.gpu_device("auto")
         facts, short = {"matmul_gflops": 1, "copy_gb_per_s": 1}, PLAN | {"step_seconds": 0}
         start = bench.gpu_start(device, folder, TINY)
-        print(json.dumps(bench.gpu_step(lambda: start, short, facts)))
+        with mock.patch.object(time, "perf_counter", itertools.count().__next__):
+            print(json.dumps(bench.gpu_step(lambda: start, short, facts)))
         return bench.bench_gpu(device, PLAN)
 
 
@@ -123,8 +128,9 @@ def test_a_whole_step_is_measured_whole_where_time_allows_and_else_in_part(run):
     assert whole["responses"] == 16 and whole["peak_gb"] == 3
     assert part["response_tokens"] == pytest.approx(160, abs=60)
     assert part["share_sampled"] < 0.5 and 0.2 < part["share_learned"] < 0.8
-    for key in ("seconds_sampling", "seconds_score_and_update"):
-        assert whole[key] / 20 < part[key] < 20 * whole[key]
+    # Two looks at the clock after the first, when sampling is stopped; and one when all is learned.
+    assert part["seconds_sampling"] == pytest.approx(2 / part["share_sampled"])
+    assert part["seconds_score_and_update"] == pytest.approx(1 / part["share_learned"])
 
 
 # ---- Part after part -----------------------------------------------------------------------------
@@ -162,7 +168,7 @@ def test_all_parts_have_less_than_eight_minutes():
     import bench
     from lib.gpu_bench import PLAN
 
-    assert PLAN["seconds"] < 480
+    assert PLAN["seconds"] <= 460  # loading torch comes before
     parts = list(bench.gpu_parts(torch.device("cpu"), None, PLAN))
     assert len(parts) == 4 + 4 * len(PLAN["models"])
     assert min(most for name, most, _ in parts if "step" in name) >= PLAN["step_seconds"] + 20
@@ -224,11 +230,11 @@ def test_a_step_is_timed_after_the_steps_that_record():
     def generate(model, prompts, stop_ids, on_progress, max_new_tokens):
         on_progress(0, 1, 1)
         for step in range(max_new_tokens):
-            time.sleep(0.05 if step < max_new_tokens // 2 else 0.001)
+            time.sleep(0.05 if step < 5 else 0.001)
             on_progress(0, 1, step)
 
-    seconds, own = decode_step(generate, None, [[1]], max_new_tokens=10)
-    assert 0.001 < seconds < 0.04 and own == 7.5
+    seconds, own = decode_step(generate, None, [[1]], max_new_tokens=9)
+    assert 0.001 < seconds < 0.04 and own == 6.5
 
 
 def test_a_decode_step_reads_weights_and_the_keys_and_values_that_count(make_model):
