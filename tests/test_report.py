@@ -4,12 +4,15 @@ is one (driven through its DevTools pipe)."""
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -96,7 +99,10 @@ def demo(tmp_path_factory):
     tests.write_text("".join((DEMO / "test.jsonl").open().readlines()[:6]))
     arguments += ["--watch", "3", "--model", str(DEMO / "model"), "--out", str(out)]
     arguments += ["--data", str(DEMO / "train.jsonl"), "--eval-data", str(tests)]
-    assert train.main(arguments) == 0
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert train.main(arguments) == 0
+    (out / "said.txt").write_text(said.getvalue())
     return out
 
 
@@ -121,6 +127,7 @@ def test_the_same_problems_are_answered_at_every_evaluation_with_the_same_noise(
 
 def test_training_ends_with_a_page_and_its_path(demo, tmp_path, capsys):
     """A page that only comes by hand; a full disk for the page that ends the run."""
+    assert (demo / "said.txt").read_text().strip().endswith(f"{demo}/report.html")
     found = content(demo / "report.html")["runs"][0]
     assert found["metrics"]["step"] == [1, 2] and len(found["rollouts"]) >= 36
     run = SimpleNamespace(args=SimpleNamespace(report_every=2), step=4, steps=9, history=[1],
@@ -173,6 +180,33 @@ def test_a_page_stays_below_five_megabytes_and_keeps_first_and_last_answers(tmp_
     assert report.main([str(out)]) == 0
     [long] = content(out / "report.html")["runs"][0]["rollouts"]
     assert len(long["tokens"]) == len(long["td"]) == page.MOST_TOKENS and long["length"] == 150_000
+
+
+def test_the_curves_of_a_long_run_are_thinned(tmp_path):
+    """A page of 40 MB for 20,000 steps; a curve that ends before the run does."""
+    more = [{f"m{i}": 1 / (step + i) for i in range(1, 20)} for step in range(9001)]
+    metrics = [metric(step, **numbers) for step, numbers in enumerate(more)]
+    out = folder(tmp_path / "r", [row()], metrics)
+    assert report.main([str(out)]) == 0
+    run = content(out / "report.html")["runs"][0]
+    assert run["every"] == 5 and run["metrics"]["step"][:2] == [0, 5]
+    assert run["metrics"]["step"][-1] == 9000 and len(run["metrics"]["m3"]) == 1801
+    assert (out / "report.html").stat().st_size < 1e6
+
+
+def test_two_runs_stand_on_one_page(tmp_path):
+    """The second run folder left out, or the page of the first one overwritten."""
+    a, b = folder(tmp_path / "a", [row()]), folder(tmp_path / "b", [row(step=2)])
+    assert report.main([str(a), str(b)]) == 0 and not (a / "report.html").exists()
+    assert [run["name"] for run in content(a / "compare.html")["runs"]] == ["a", "b"]
+
+
+def test_a_response_that_was_logged_twice_counts_once(tmp_path):
+    """A run that was cut off and went on: its step twice in the measure of the value."""
+    first, again = row(2, td=(0.1, 0.1, 0.1)), row(2, td=(0.2, 0.2, 0.2))
+    run = page.read_run(folder(tmp_path / "r", [first, row(1), again]))
+    assert run["logged"] == 2 and [r["step"] for r in run["rollouts"]] == [1, 2]
+    assert run["rollouts"][1]["td"] == [0.2, 0.2, 0.2]
 
 
 def test_lines_that_were_cut_off_are_left_out_and_nan_is_a_gap(tmp_path):
@@ -255,6 +289,31 @@ def test_monte_carlo_says_what_becomes_of_each_prefix(demo, tmp_path):
         assert r["truth"][-2] == r["reward"]
 
 
+# ---- The picture of the README -------------------------------------------------------------------
+
+
+def test_the_picture_takes_the_middle_one_and_names_its_step(tmp_path):
+    """The most telling response picked out; a step named that is not the one that is blamed."""
+    picture = runpy.run_path(str(DEMO / "picture.py"))
+    tokens = list("13+2=14")  # 9+4+2=: 9+4 is 13, and 13+2 is not 14
+    falls = (-0.1, -0.3, -0.2, 0.0)
+    rows = [
+        row(9, f"p{i}", s, float(s), [0, 0, 0, 0, 0, 0, x], tokens, watched=True, prompt="9+4+2=")
+        for i, x in enumerate(falls) for s in (0, 1)
+    ]  # fmt: skip
+    rows += [row(9, "p9", 0, 0.0, [-0.9] * 7, tokens, watched=True)]  # no right one beside it
+    rows += [row(4, "p0", 0, 0.0, [-0.9] * 7, tokens, watched=True)]  # not the last evaluation
+    shown = page.read_run(folder(tmp_path / "r", rows))["rollouts"]
+    wrong, right = picture["choose"](shown)
+    assert (wrong["id"], right["id"], wrong["reward"]) == ("p0", "p0", 0.0)
+    t, said = picture["what_it_blames"](wrong)
+    assert t == 6 and said == "The model blames 13+2 = 14 (not 15). V falls from 0.50 to 0.40 here."
+    drawn = picture["draw"](wrong, right, 0.3)
+    assert drawn.count("<polyline") == 2 and xml.etree.ElementTree.fromstring(drawn) is not None
+    with pytest.raises(ValueError, match="no right and wrong response"):
+        picture["choose"](shown[:1])
+
+
 # ---- TensorBoard and Weights & Biases ------------------------------------------------------------
 
 
@@ -294,7 +353,9 @@ class Browser:
 
     def __init__(self, profile):
         (down, self.send), (self.receive, up) = os.pipe(), os.pipe()
-        flags = f"--headless --no-sandbox --disable-gpu --user-data-dir={profile}"
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+        flags += " --disable-background-networking --disable-component-update --disable-sync"
+        flags += f" --user-data-dir={profile}"
         command = f"exec {CHROMIUM} {flags} --remote-debugging-pipe 3<&{down} 4>&{up}"
         command = ["bash", "-c", command + " >/dev/null 2>&1"]
         self.process = subprocess.Popen(command, pass_fds=(down, up))
