@@ -1,11 +1,11 @@
 """The tables that eval.py prints, from the lines that lib/evaluation.py makes and keeps.
 
-    describe             the line of an evaluation during training
-    report               all that an evaluation prints at its end; it also writes --out
-    format_table         one line a file and model: avg@k with its interval, maj@k, lengths, ...
-    format_more          where k > 1: pass@j, deviations between and within problems, medians
-    format_paper         --preset paper: the benchmarks side by side
-    format_comparison    --compare
+describe             the line of an evaluation during training
+report               all that an evaluation prints at its end; it also writes --out
+format_table         one line a file and model: avg@k with its interval, maj@k, lengths, ...
+format_more          where k > 1: pass@j, deviations between and within problems, medians
+format_paper         --preset paper: the benchmarks side by side
+format_comparison    --compare
 """
 
 from pathlib import Path

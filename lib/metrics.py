@@ -1,8 +1,8 @@
 """What a step reports: the numbers of metrics.jsonl, the rows of rollouts.jsonl, and warnings.
 
-    batch_metrics     means over the whole batch, in all processes
-    rollout_rows      some responses, with the credit of each token; rollout_row is one of them
-    warn_if_stuck     says loudly when the numbers mean that nothing can be learned
+batch_metrics     means over the whole batch, in all processes
+rollout_rows      some responses, with the credit of each token; rollout_row is one of them
+warn_if_stuck     says loudly when the numbers mean that nothing can be learned
 """
 
 import math
@@ -88,24 +88,27 @@ def rollout_row(step, batch, i, values, tokenizer, samples):
     log_ratio = None if batch.ref_logps is None else batch.logps - batch.ref_logps
     curve = None if values is None else _numbers(values[i, : T + 1], 6)
     tokens = {"td": batch.td, "log_ratio": log_ratio, "kl": batch.kl, "entropy": batch.entropy}
-    return {
-        "step": step,
-        "id": problem["id"],
-        "sample": i % samples,
-        "answer": problem["answer"],
-        "prompt": tokenizer.decode(r.prompt_ids),
-        "prompt_ids": r.prompt_ids,
-        "tokens": tokenizer.pieces(r.response_ids),
-        "response_ids": r.response_ids,
-        "response": tokenizer.decode(r.response_ids),
-        "finished": r.finished,
-        "reward": reward,
-        "reward_clean": float(batch.clean_rewards[i]),
-        "baseline": None if batch.baseline is None else float(batch.baseline[i]),
-        "grpo": (reward - float(group.mean())) / (std + 1e-6),  # what GRPO gives to each token
-        "values": curve,
-        "advantages": _numbers(batch.advantages[i, :T], 5),
-    } | {name: None if x is None else _numbers(x[i, :T], 8) for name, x in tokens.items()}
+    return (
+        {
+            "step": step,
+            "id": problem["id"],
+            "sample": i % samples,
+            "answer": problem["answer"],
+            "prompt": tokenizer.decode(r.prompt_ids),
+            "prompt_ids": r.prompt_ids,
+            "tokens": tokenizer.pieces(r.response_ids),
+            "response_ids": r.response_ids,
+            "response": tokenizer.decode(r.response_ids),
+            "finished": r.finished,
+            "reward": reward,
+            "reward_clean": float(batch.clean_rewards[i]),
+            "baseline": None if batch.baseline is None else float(batch.baseline[i]),
+            "grpo": (reward - float(group.mean())) / (std + 1e-6),  # what GRPO gives to each token
+            "values": curve,
+            "advantages": _numbers(batch.advantages[i, :T], 5),
+        }
+        | {name: None if x is None else _numbers(x[i, :T], 8) for name, x in tokens.items()}
+    )
 
 
 def _numbers(x, digits):

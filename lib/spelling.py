@@ -27,7 +27,7 @@ def want(condition, otherwise, error=ValueError):
 
 # ruff: noqa: SIM905  (tables of words read better as text)
 def table(text):
-    """"a b c,d e" -> {a: a, b: a, c: a, d: d, e: d}: each word of a group leads to the first."""
+    """ "a b c,d e" -> {a: a, b: a, c: a, d: d, e: d}: each word of a group leads to the first."""
     groups = [group.split() for group in text.split(",")]
     return {word: words[0] for words in groups for word in words}
 
@@ -124,15 +124,20 @@ NUMERALS = table("""0 zero,1 one,2 two,3 three,4 four,5 five,6 six,7 seven,8 eig
     11 eleven,12 twelve,13 thirteen,14 fourteen,15 fifteen,16 sixteen,17 seventeen,18 eighteen,
     19 nineteen,20 twenty,30 thirty,40 forty,50 fifty,60 sixty,70 seventy,80 eighty,90 ninety""")
 # What a word says in mathematics. A word that scales is a factor: 18 dozen is not 18.
-MEANINGS = {name: f"\\{name}" for name in [*FUNCTIONS, "gcd", "lcm", "max"]} | NUMERALS | table(r"""
+MEANINGS = (
+    {name: f"\\{name}" for name in [*FUNCTIONS, "gcd", "lcm", "max"]}
+    | NUMERALS
+    | table(r"""
     \and and,\or or,= is are was equals,+ plus,- minus negative,* times,/ over,: to,\% percent,
     \degree degree degrees deg,^2 squared,^3 cubed,\infty infinity,\pi pi,\sqrt sqrt,*10 tens,
     *12 dozen dozens,*100 hundred hundreds,*1000 thousand thousands,*10^5 lakh lakhs,
     *10^6 million millions,*10^7 crore crores,*10^9 billion billions,*10^{12} trillion trillions,
     *(1/2) half halves,*(1/3) third thirds,*(1/4) fourth fourths,*(1/5) fifth fifths,*(1/6) sixths,
     *(1/8) eighths,*(1/10) tenth tenths,*(1/100) hundredth hundredths""")
+)
 # A word that negates, doubts, compares or scales is no part of an answer, wherever it stands.
-REFUSED = set("""not no non nor never none neither cannot cant isnt arent wasnt dont doesnt wont
+REFUSED = set(
+    """not no non nor never none neither cannot cant isnt arent wasnt dont doesnt wont
     hardly far without except excepting exclude excludes excluding exclusive false wrong incorrect
     invalid impossible untrue mistake error extraneous contradiction fails fail unless maybe perhaps
     possibly probably presumably likely unlikely about approximately approx around roughly circa
@@ -142,7 +147,8 @@ REFUSED = set("""not no non nor never none neither cannot cant isnt arent wasnt 
     quadrillion quintillion billionths millionths thousandth thousandths lac mil mio mrd bn mn tn
     kilo mega giga milli micro nano ppm bps basis recurring repeating factorial k nicht kein keine
     oder pas ou sin menos mille millones millionen tausend не нет или около почти тысяч тысячи тыс
-    миллион миллиона миллионов млн млрд""".split())
+    миллион миллиона миллионов млн млрд""".split()
+)
 SCALING = set("万萬亿億兆千百十廿半倍不非没無无否或约約未错錯误誤만억천백조")  # in a noun
 # two of these must agree, one may be left out; of other nouns none counts
 UNITS = table("""cm centimeter centimeters centimetre centimetres см 厘米,
@@ -318,9 +324,11 @@ LEXER = re.compile(
     r'|"[^\W\d_]+|\\(?:begin|end) ?\{[^{}]*\}(?: ?\{[lcr|]*\})?|\\\\|\\[a-zA-Z]+|\\.|\S)'
 )
 CONDITIONS = {'"for', '"where', '"with', r"\forall"}
-PROSE = set(r"""for where with \forall \in \mathbb { } ( ) , all any every each some real integer
+PROSE = set(
+    r"""for where with \forall \in \mathbb { } ( ) , all any every each some real integer
     integers positive negative natural whole number numbers value values of is are arbitrary
-    """.split())
+    """.split()
+)
 
 
 def tokens_of(text):

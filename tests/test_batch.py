@@ -1,6 +1,6 @@
 """lib/batch.py: a step's batch and its micro-batches; and the gradient that train.py takes of it.
 
-    pytest tests/test_batch.py
+pytest tests/test_batch.py
 """
 
 import random

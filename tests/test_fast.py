@@ -1,6 +1,6 @@
 """lib/fast.py: each fast part held against the plain one in model.py.
 
-    pytest tests/test_fast.py
+pytest tests/test_fast.py
 """
 
 import contextlib

@@ -82,9 +82,7 @@ SIGNALS = [(signal.SIGINT, "update"), (signal.SIGTERM, "evaluation")]
 
 
 @pytest.mark.parametrize(("number", "phase"), SIGNALS)
-def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(
-    tmp_path, few, whole, number, phase
-):
+def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, few, whole, number, phase):
     """Work that is lost, a stack trace, or an exit code that a scheduler misreads; an evaluation
     that is left out on resume."""
     arguments = drill.settings(tmp_path / "r", few)

@@ -1,6 +1,6 @@
 """lib/kv_cache.py: the caches that share prompts, held against whole sequences and KVCache.
 
-    pytest tests/test_kv_cache.py
+pytest tests/test_kv_cache.py
 """
 
 import random

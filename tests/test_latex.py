@@ -1,6 +1,6 @@
 r"""The parser against values computed beside the text; every pattern against long input.
 
-    pytest tests/test_latex.py
+pytest tests/test_latex.py
 """
 
 import doctest

@@ -122,7 +122,7 @@ def test_logged_rollouts_hold_what_the_report_colours_tokens_by():
 
 
 def test_the_line_of_a_step_leaves_out_what_was_not_measured():
-    """"kl None" in every line of a GRPO run, or a crash in formatting it."""
+    """ "kl None" in every line of a GRPO run, or a crash in formatting it."""
     seconds = {"seconds_rollout": 1.0, "seconds_score": 2.0, "seconds_update": 0.5}
     row = {"step": 3, "reward": 0.5, "kl": 0.01, "entropy": 0.2, "response_tokens": 12.3}
     row |= {"sampler_gap": 1e-7, "tokens_per_second": 99.6} | seconds

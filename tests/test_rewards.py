@@ -1,6 +1,6 @@
 r"""What is extracted, the reward functions of --reward, the command line, and the shared data.
 
-    pytest tests/test_rewards.py
+pytest tests/test_rewards.py
 """
 
 import doctest

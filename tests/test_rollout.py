@@ -1,6 +1,6 @@
 """rollout.py: what is sampled, and that it depends on nothing that it should not.
 
-    pytest tests/test_rollout.py
+pytest tests/test_rollout.py
 """
 
 import contextlib

@@ -75,9 +75,7 @@ def test_without_out_a_run_makes_the_next_new_folder_and_says_so(tmp_path, monke
         assert len(lines(f"runs/Tiny-7B-{i}/metrics.jsonl")) == 1
 
 
-def test_resume_without_out_goes_on_with_the_newest_run_of_that_name(
-    tmp_path, monkeypatch, capsys
-):
+def test_resume_without_out_goes_on_with_the_newest_run_of_that_name(tmp_path, monkeypatch, capsys):
     """Run 9 taken for newer than run 10, because 9 is more than 1; a run of another model whose
     name begins alike; an empty folder taken for a run."""
     monkeypatch.chdir(tmp_path)
@@ -204,7 +202,7 @@ def test_a_run_without_out_leaves_older_runs_to_others(tmp_path, monkeypatch):
 
 
 def test_a_disk_without_locks_is_good_enough(tmp_path, monkeypatch):
-    """"Bad file descriptor" in a home folder on NFS, which can't lock folders."""
+    """ "Bad file descriptor" in a home folder on NFS, which can't lock folders."""
 
     def no_locks(*_):
         raise OSError(9, "Bad file descriptor")
@@ -351,9 +349,7 @@ def test_a_file_that_a_step_depends_on_must_not_have_changed(
     assert f"--resume: {says} since the run began; wanted the settings of r/config.json" in said
 
 
-def test_a_chat_template_that_prints_the_date_prints_that_of_the_first_day(
-    tmp_path, monkeypatch
-):
+def test_a_chat_template_that_prints_the_date_prints_that_of_the_first_day(tmp_path, monkeypatch):
     """Other prompts, and so another run, because it went on after midnight."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(DEMO / "model", "m")

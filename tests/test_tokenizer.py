@@ -39,13 +39,15 @@ QWEN = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
 LLAMA3 = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 BEFORE = r"[^\r\n\p{L}\p{N}]?"
-O200K = "|".join([
-    f"{BEFORE}{UPPER}*{LOWER}+{ENGLISH}?",
-    f"{BEFORE}{UPPER}+{LOWER}*{ENGLISH}?",
-    r"\p{N}{1,3}",
-    r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
-    r"\s*[\r\n]+|\s+(?!\S)|\s+",
-])
+O200K = "|".join(
+    [
+        f"{BEFORE}{UPPER}*{LOWER}+{ENGLISH}?",
+        f"{BEFORE}{UPPER}+{LOWER}*{ENGLISH}?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+|\s+(?!\S)|\s+",
+    ]
+)
 PUNCTUATION = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
 DEEPSEEK = [
     r"\p{N}{1,3}",
@@ -96,16 +98,28 @@ def make_spec(pre, normalizer=None, post=None, tokens=(), merges=MERGES, vocab=N
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
     vocab = vocab or list(dict.fromkeys([*map(BYTES.get, range(256)), *map("".join, pairs)]))
     model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-        "ignore_merges": False, "vocab": {token: i for i, token in enumerate(vocab)},
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {token: i for i, token in enumerate(vocab)},
         "merges": list(merges),
     } | model
     named = [t if isinstance(t, dict) else added(len(vocab) + i, t) for i, t in enumerate(tokens)]
     return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": named,
-        "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": post,
-        "decoder": byte_level(True, True), "model": model,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": named,
+        "normalizer": normalizer,
+        "pre_tokenizer": pre,
+        "post_processor": post,
+        "decoder": byte_level(True, True),
+        "model": model,
     }
 
 
@@ -190,7 +204,9 @@ def forms() -> dict[str, dict]:
 
 
 TRICKY = [
-    "", " ", "x",
+    "",
+    " ",
+    "x",
     "Hello, world! It's what they've said: I'LL DON'T you'Re  'S 'ſ.",
     "a  b   c\n\n  d\t\te \r\n\r\n f \n",
     "   \n \u3000\u2009 x\x85\x1c\x0b",
@@ -202,7 +218,7 @@ TRICKY = [
     "<|im_start|>user\nhi<|im_end|><think>\n</think><|im_x<|im_end|",
     "<s>a</s> <|begin_of_text|>b<|eot_id|><|endoftext|>",
     "a\x04b!\x04!! th\x14e \U00040000 \U0007abcd.",
-    "\U00011DE0\U00011DE1 9 \U00016FF5 \U000323B0\U0003FFFF\U0010FFFF\ufdd0 "
+    "\U00011de0\U00011de1 9 \U00016ff5 \U000323b0\U0003ffff\U0010ffff\ufdd0 "
     "\U00050000\U00060001\u3040ひ\u3098\u088f",
     "rock and roll_and-jazz__12and34 and and",
     " nghiệp nghiệp :=:=:=:=:=:= mnop nop mnopnop",
@@ -252,7 +268,7 @@ def random_text(r: random.Random, tokens=()) -> str:
         "\x00\x01\x04\x13\x14\x7f",
         "\u0301\u0300\u0323\u0327\u0345\u1ab0\u1abf\u1ac1\u1dc0\u1df6\u093c\u094d\u3099"
         "\u1100\u1161\u11a8\u07fd\u08d3\u09fe",
-        "𝔸ℵ𐍈\U000323B0\U00011DE0\U00016FF5\U00040000\U000b0000\U000e0001\U0010ffff\ue000\ufdd0",
+        "𝔸ℵ𐍈\U000323b0\U00011de0\U00016ff5\U00040000\U000b0000\U000e0001\U0010ffff\ue000\ufdd0",
         "שׁמرحباไहिन्दी",
     ]
     scraps = ["'s", "'ſ", "'T", "'RE", "'vE", "'LL", " 'd", "\r\n", "\n \n", "  \n", "don't"]
@@ -624,15 +640,18 @@ def test_chat_template_jinja_wins_and_a_list_gives_its_default(make):
     assert mine.chat_template == "J{{ eos_token }}"
 
 
-@pytest.mark.parametrize(("source", "reason"), [
-    (7, "chat_template is 7 and not text"),
-    (None, "tokenizer_config.json: no chat_template"),
-    ("{{ raise_exception('roles must\n alternate') }}", "roles must alternate"),
-    ("{% if %}", "chat template"),
-    ("{{ messages[0].content + 1 }}", "chat template"),
-    ("{{ ''.__class__.__mro__ }}", "unsafe"),
-    ("{{ messages.append(1) }}", "unsafe"),
-])
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (7, "chat_template is 7 and not text"),
+        (None, "tokenizer_config.json: no chat_template"),
+        ("{{ raise_exception('roles must\n alternate') }}", "roles must alternate"),
+        ("{% if %}", "chat template"),
+        ("{{ messages[0].content + 1 }}", "chat template"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe"),
+    ],
+)
 def test_a_template_that_fails_is_one_line(source, reason, make):
     """A template that reaches into Python or changes the messages, or whose complaint ends in a
     traceback."""
