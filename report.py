@@ -104,10 +104,10 @@ def add_truth(folder, run, samples):
     for checkpoint in run_folder.checkpoints(folder):
         step = run_folder.read_checkpoint(checkpoint)["step"]
         rows = [row for row in run["rollouts"] if row["step"] == step + (not row["watched"])]
-        rows = [row for row in rows if row["prompt_ids"] and row["ids"]]
+        rows = some_of_each(row for row in rows if row["prompt_ids"] and row["ids"])
         model, tokenizer = load_model(checkpoint), Tokenizer.from_pretrained(checkpoint)
         show = console.progress(f"step {step}: continuations of {len(rows)} responses")
-        for done, row in enumerate(some_of_each(rows)):
+        for done, row in enumerate(rows):
             problem = problems[row["watched"]][row["id"]]
             row["truth"] = success(model, tokenizer, row, problem, grade, samples, settings)
             show(done + 1, len(rows))

@@ -176,7 +176,7 @@ const observer = new ResizeObserver((entries) => entries.forEach((e) => e.target
 // The sentence that names the token V fell at, with the text around it.
 function sentence(row, run) {
   const say = (...parts) => el("p", { class: "blame" }, ...parts);
-  if (!row.td) return say("No V here: this objective has no td.");
+  if (!row.td) return say("No V here: this objective gives all tokens one credit.");
   if (!row.td.some((x) => x)) {
     return say("Every td is 0: the model still is the one training began with.");
   }
@@ -314,13 +314,12 @@ function listen(text, spans, look) {
 
 // The same response under GRPO: one number for every token.
 function grpoStrip(row, run) {
-  if (!isNumber(row.grpo)) return null;
+  if (!isNumber(row.grpo) || run.settings.algo === "grpo") return null;
   const size = Math.max(...run.rollouts.map((r) => Math.abs(r.grpo || 0)));
   const spans = tokenSpans(row, GRPO_TOKENS);
   for (const node of spans) paint(node, row.grpo, size);
   if (row.tokens.length > GRPO_TOKENS) spans.push(el("span", { class: "cut" }, "\u2026 and so on"));
-  const gives = run.settings.algo === "grpo" ? "gives" : "would give";
-  const words = `GRPO ${gives} every token the same credit, ${signed(row.grpo)}:`;
+  const words = `GRPO would give every token the same credit, ${signed(row.grpo)}:`;
   return el("div", { class: "grpo" }, el("p", {}, words),
     el("div", { class: "tokens", "aria-hidden": "true" }, spans));
 }
@@ -575,7 +574,10 @@ function creditSection() {
   };
   const isKnown = ([key]) => RUNS.some((run) => run.rollouts.some((row) => row[key]));
   const known = MEASURES.filter(isKnown);
-  if (known.length && !known.some(([key]) => key === "td")) state.measure = known[0][0];
+  // Without a value there is no td, and nothing to sort by.
+  if (known.length && !known.some(([key]) => key === "td")) {
+    [state.measure, state.sort] = [known[0][0], "new"];
+  }
   const runs = RUNS.map((run, i) => [i, run.name]);
   return el("section", { id: "credit" }, el("h2", {}, "Where did the credit go?"),
     el("div", { class: "pair" }, explanation(), legendBox),
