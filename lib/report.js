@@ -165,10 +165,11 @@ function largestMove(row, sign) {
 
 const sizeOfFall = (row) => -(largestMove(row, -1) || { td: 0 }).td;
 
-// A move worth a name: half of what gets the full colour, or most of the response's movement.
+// A move worth a name: large on the run's scale, and a good part of what the response moves.
 function standsOut(row, run, sign) {
   const move = largestMove(row, sign), size = move ? Math.abs(move.td) / run.scales.td : 0;
-  return size >= 0.5 || (size >= 0.05 && move.part > 0.5) ? move : null;
+  return move && ((size >= 0.5 && move.part > 0.1) || (size >= 0.05 && move.part > 0.5))
+    ? move : null;
 }
 
 const observer = new ResizeObserver((entries) => entries.forEach((e) => e.target.redraw()));
@@ -181,11 +182,16 @@ function sentence(row, run) {
     return say("Every td is 0: the model still is the one training began with.");
   }
   const fall = standsOut(row, run, -1), rise = standsOut(row, run, 1), move = fall || rise;
-  if (!move) return say("V hardly moves: no token is blamed.");
+  if (!move) {
+    const much = row.td.some((x) => Math.abs(x) >= 0.5 * run.scales.td);
+    return say(much ? "V moves in many small steps: no token is blamed."
+      : "V hardly moves: no token is blamed.");
+  }
   let opening = fall ? "V falls most at " : "No token is blamed. V rises most at ";
   if (fall && !isRight(row)) opening = "The model blames ";
   const { t } = move, from = Math.max(0, t - 12);
-  const text = (a, b) => row.tokens.slice(a, b).map(tokenText).join("").slice(0, 200);
+  const text = (a, b) => row.tokens.slice(a, b).map(tokenText).join("").replace(/[\n\t]/g, "")
+    .slice(0, 200);
   return say(el("strong", {}, opening),
     el("code", {}, from ? "\u2026" : "", text(from, t), el("mark", {}, text(t, t + 1) || "\u00b7"),
       text(t + 1, t + 4)),
@@ -265,9 +271,15 @@ function card(row, run) {
     });
     text.replaceChildren(...spans, ...endOf(row, most, () => build(Infinity)));
   };
-  build(TOKENS_AT_FIRST);
+  build(fall ? Math.max(TOKENS_AT_FIRST, fall.t + 100) : TOKENS_AT_FIRST);
   listen(text, spans, look);
-  text.redraw = layout;
+  let isNew = true;
+  text.redraw = () => {
+    layout();
+    // A long text is scrolled to the token that is blamed.
+    if (isNew && fall) text.scrollTop = spans[fall.t].offsetTop - text.clientHeight / 2;
+    isNew = false;
+  };
   observer.observe(text);
   const verdict = isRight(row) ? "right" : "wrong", sign = isRight(row) ? "\u2713" : "\u2717";
   return el("article", { class: "card " + verdict },
@@ -585,7 +597,9 @@ function creditSection() {
       RUNS.length > 1 ? radios("Run", runs, 0, choose("run")) : null,
       radios("Colour tokens by", known.map(([key, label]) => [key, label]), state.measure,
         choose("measure"))),
-    el("h3", {}, "One problem: wrong and right, late and early"), creditBox,
+    el("h3", {}, "One problem: wrong and right, late and early"),
+    el("p", { class: "note" }, "Shown first is the problem with the clearest fall in a wrong "
+      + "response; the list holds all the others."), creditBox,
     el("h3", {}, "All responses that were logged"), listBox);
 }
 

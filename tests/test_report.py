@@ -395,6 +395,9 @@ class Browser:
         self.call("Page.navigate", url=path.as_uri())
         while not any(e["method"] == "Page.loadEventFired" for e in self.events):
             self.events.append(self.next_message())
+        # Two frames later all sizes are known, and what depends on them is drawn.
+        frames = "new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))"
+        self.call("Runtime.evaluate", expression=frames, awaitPromise=True)
 
     def run(self, script):
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True)
@@ -551,13 +554,20 @@ def test_hostile_text_is_shown_and_not_run(browser, tmp_path):
 
 
 def test_a_response_of_thousands_of_tokens_is_shown_in_parts(browser, tmp_path):
-    """A page that hangs on a long response, or never shows its end."""
-    long = row(td=[0.001] * 4000 + [-0.5], reward=0.0, finished=False)
-    out = folder(tmp_path / "r", [long])
+    """A page that hangs on a long response, never shows its end, or hides what is blamed."""
+    long = row(td=[0.0001] * 4000 + [-0.5], reward=1.0, finished=False)
+    wrong = row(sample=1, td=[0.0001] * 2000 + [-0.5] + [0.0001] * 2000, reward=0.0)
+    out = folder(tmp_path / "r", [long, wrong])
     assert report.main([str(out)]) == 0
     browser.open(out / "report.html", 1400, "light")
-    shown = "document.querySelector('.card .tokens').querySelectorAll('.token').length"
+    tokens = "document.querySelector('.card.right .tokens')"
+    shown = f"{tokens}.querySelectorAll('.token').length"
     assert 0 < browser.run(shown) < 4001
-    browser.run("document.querySelector('.card .tokens button').click()")
-    assert browser.run(shown) == 4001 and browser.run("document.querySelectorAll('.cut').length")
+    browser.run(f"{tokens}.querySelector('button').click()")
+    assert browser.run(shown) == 4001
+    assert browser.run(f"{tokens}.querySelector('.cut').textContent.includes('cut')")
+    place = "document.querySelector('.card.wrong .tokens').getBoundingClientRect().{0}"
+    blamed = "document.querySelector('.card.wrong .token.blamed').getBoundingClientRect().{0}"
+    assert browser.run(place.format("top") + " < " + blamed.format("top"))
+    assert browser.run(blamed.format("bottom") + " < " + place.format("bottom"))
     assert browser.complaints() == []
