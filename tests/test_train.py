@@ -488,6 +488,7 @@ def test_the_demo_has_settings_of_its_own_and_flags_go_before_them(monkeypatch):
     """The demo at a learning rate for large models, or a flag that the demo ignores."""
     demo = train.parse_args([])
     assert demo.demo and demo.lr == 5e-4 and demo.steps == 60 and demo.model == str(DEMO / "model")
+    assert demo.actor_coef == 1e-4 and train.parse_args(["--actor-share", "0.2"]).actor_coef is None
     mine = train.parse_args(["--steps", "3", "--lr", "1e-4"])
     assert mine.demo and (mine.steps, mine.lr, mine.prompts_per_step) == (3, 1e-4, 64)
     other = train.parse_args(["--model", "m", "--data", "d"])
