@@ -52,7 +52,7 @@ SETTINGS = {
         "steps": 15,
         "save-every": 0,
     },
-    "coef_5e-3": DEMO | {"actor-coef": 5e-3},
+    "coef_5e-3": DEMO | {"actor-coef": 5e-3, "steps": 30},
     "smollm2": {
         "model": "runs/experiments/smollm2/model",
         "data": "runs/experiments/smollm2/train.jsonl",
@@ -61,7 +61,7 @@ SETTINGS = {
         "prompts-per-step": 8,
         "lr": 1e-5,
         "warmup": 2,
-        "steps": 10,
+        "steps": 6,
         "save-every": 0,
     },
 }
