@@ -143,6 +143,8 @@ def product_seconds(model, rows, ends):
 
 
 def bench_sampling(model, peers, prompts, stop_ids, rounds, quick):
+    """Ours, the dense sampler and transformers in turns -> {contestant: figures}, and our share of
+    the limit."""
     new = 32 if quick else 128
     settings = {"samples_per_prompt": SAMPLES, "max_new_tokens": new, "stop_ids": stop_ids}
     # Both prepare the weights in the same way at every turn, so the schedule alone is compared.
@@ -220,6 +222,7 @@ def peer_step(peer, peer_reference, optimizer, prompts, max_new_tokens):
 
 
 def bench_step(model, peers, prompts, rounds, quick, facts):
+    """Sample, score and update, ours and the large library's, in turns -> their figures."""
     new, prompts = 16 if quick else 64, prompts[:4]
     reference = keep_less(frozen_copy(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
@@ -307,6 +310,7 @@ def random_model(folder, device, dtype, **changes):
 
 
 def bench_scaling(model, folder, rounds, quick):
+    """Score and update of a small model, one size varied at a time -> a row for each."""
     say("scaling: score + update, 4 layers of width 256, prompts of 128 tokens; one thing varies")
     device, dtype = model.device, model.compute_dtype
     base, figures = {"T": 256, "group": 4, "V": 8192, "prompts": 2}, []

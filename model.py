@@ -85,6 +85,8 @@ def attention(q, k, v, seen=None):
 
 
 class Attention(nn.Module):
+    """x [B, T, D] -> [B, T, D]: each of H heads reads the tokens so far. cos, sin as in rotate."""
+
     def __init__(self, c):
         super().__init__()
         self.H = c.H

@@ -22,13 +22,12 @@ from lib import console, data, distributed, metrics, run_folder
 from lib.batch import make_batch, score
 from lib.fast import on_device
 from lib.page import read_run, write_page
+from lib.settings import SAMPLING, is_due
 from lib.tokenizer import Tokenizer
 from model import load_model
 from rewards import load_reward
 from rollout import generate, generate_together
 from vimpo import OBJECTIVES, implied_values
-
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 
 
 # ---- While training ------------------------------------------------------------------------------
@@ -76,10 +75,9 @@ def watch(run, policy):
     return [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
 
 
-def refresh(run):
+def refresh_page(run):
     """Write RUN/report.html if it is time to: every --report-every steps, and after the last."""
-    every, step = run.args.report_every, run.step
-    due = step == run.steps or (every and step % every == 0)
+    due = run.step == run.steps or is_due(run.step, run.args.report_every)
     if distributed.rank() == 0 and due and run.history:
         try:
             write_page([read_run(run.out)], run.out / "report.html")
@@ -153,6 +151,7 @@ def parse_args(argv):
 
 
 def main(argv=None):
+    """Read the run folders, sample what --monte-carlo asks for, write the page."""
     args = parse_args(argv)
     out = args.out or args.runs[0] / ("compare.html" if len(args.runs) > 1 else "report.html")
     try:

@@ -137,6 +137,7 @@ def explain(response, gold):
 
 
 def main(arguments=None):
+    """Explain one verdict, or count the agreement with a file of graded pairs."""
     parser = console.make_parser("rewards.py", "Grade one response, or a file of graded pairs.")
     parser.add_argument("--gold", help="the right answer")
     parser.add_argument("--response", help="the whole response to grade, explained step by step")

@@ -38,17 +38,14 @@ from lib.console import progress, say
 from lib.eval_tables import describe
 from lib.fast import choose_device, keep_less, on_device, start_moments
 from lib.logprobs import token_logps
-from lib.settings import MAY_CHANGE, train_args
+from lib.settings import MAY_CHANGE, METHOD, SAMPLING, is_due, train_args
 from lib.tokenizer import Tokenizer
 from lib.trackers import open_trackers
 from model import frozen_copy, load_model
-from report import refresh, watch
+from report import refresh_page, watch
 from rewards import load_reward
 from rollout import generate, generate_together
 from vimpo import OBJECTIVES, implied_values
-
-METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "huber_delta", "soft_values", "v0_cap")
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 
 
 def parse_args(argv):
@@ -131,15 +128,17 @@ def load_models(run, found, device, compute_dtype):
     args, checkpoint = run.args, found["checkpoint"]
     # With several processes a layer at a time goes to the GPU, to be cut there.
     load_to = device if distributed.world_size() == 1 else "cpu"
-    model = load_model(args.model, load_to)
-    model.compute_dtype = compute_dtype
-    if found["reference"]:  # an earlier checkpoint of this run, by --refresh-reference
-        model = load_model(found["reference"], load_to)
+
+    def load(folder):
+        model = load_model(folder, load_to)
         model.compute_dtype = compute_dtype
+        return model
+
+    # With --refresh-reference the reference may be an earlier checkpoint of this run.
+    model = load(found["reference"] or args.model)
     run.reference = keep_less(frozen_copy(model, "cpu" if args.offload else device))
     if checkpoint:
-        model = load_model(checkpoint, load_to)
-        model.compute_dtype = compute_dtype
+        model = load(checkpoint)
     run.model = keep_less(model, args.recompute_activations)
     distributed.shard(model, device)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -276,10 +275,6 @@ def log_step(run, row, batch, minutes):
     metrics.warn_if_stuck(run.history, run.args.max_new_tokens)
 
 
-def is_due(step, every):
-    return every > 0 and step % every == 0
-
-
 def evaluate_if_due(run):
     """On --eval-data: before the first step, every --eval-every steps, and after the last.
 
@@ -329,7 +324,7 @@ def loop(run):
             device = "cpu" if args.offload else run.model.device
             run.reference = keep_less(frozen_copy(run.model, device))
         evaluate_if_due(run)
-        refresh(run)
+        refresh_page(run)
         if stopped := distributed.stop_signal():
             save(run)
             again = f"the same command with --out {run.out} --resume goes on from there"

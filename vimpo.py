@@ -261,7 +261,8 @@ def vimpo_credit(
     """
     mask, kl, earned = batch.mask.bool(), batch.kl, batch.rewards
     if soft_values:
-        earned, kl = earned - beta * torch.where(mask, kl, 0).sum(1), 0 * kl
+        earned = earned - beta * torch.where(mask, kl, 0).sum(1)
+        kl = 0 * kl
     batch.baseline = group_baseline(earned, batch.group)
     if v0_cap is not None:
         batch.baseline = batch.baseline.clamp(max=v0_cap)

@@ -62,6 +62,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
+        """Make the input of the products again, and go back through the products and through it."""
         n, needed = ctx.n, ctx.needs_input_grad[2:]
         inputs, parameters = [], ctx.saved_tensors[n:]
         for tensor, need in zip(ctx.saved_tensors[:n], needed, strict=False):

@@ -74,6 +74,7 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
+        """d log p(target) / d logits = onehot - p, chunk by chunk from logits made again."""
         hidden, head_weight, targets, logps = ctx.saved_tensors
         weight, wide = head_weight.to(hidden.dtype), grad.dtype  # wide: fp32, or fp64
         want_hidden, want_weight, *_ = ctx.needs_input_grad

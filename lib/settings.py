@@ -121,12 +121,20 @@ DEMO = {
     "eval_top_p": 1.0,
 }
 PAPER = {"samples": None, "temperature": 1.0, "top_p": 0.7, "max_new_tokens": 4096}
+# Settings of train.py that go to vimpo.py and to rollout.py as they are.
+METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "huber_delta", "soft_values", "v0_cap")
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 # What may change when a run goes on: it does not change what a step computes.
 MAY_CHANGE = {
     "steps", "epochs", "eval_data", "eval_every", "save_every", "keep", "slots", "out", "resume",
     "tokens_per_microbatch", "recompute_activations", "offload", "device", "demo", "report_every",
     "watch", "tensorboard", "wandb",
 }  # fmt: skip
+
+
+def is_due(step, every):
+    """Whether this step is one of every `every`; 0 is none of them."""
+    return every > 0 and step % every == 0
 
 
 def train_args(argv, objectives):
@@ -141,8 +149,8 @@ def train_args(argv, objectives):
     demo = args.model is None and args.data is None
     if demo:
         # The demo's c_A is fixed; who asks for a share of the pull gets the share.
-        share = args.actor_share != parser.get_default("actor_share")
-        parser.set_defaults(**DEMO | ({"actor_coef": None} if share else {}))
+        asked = args.actor_share != parser.get_default("actor_share")
+        parser.set_defaults(**DEMO | ({"actor_coef": None} if asked else {}))
         args = parser.parse_args(argv)
     args.demo = demo
     for flag in ("model", "data"):

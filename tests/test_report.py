@@ -132,10 +132,10 @@ def test_training_ends_with_a_page_and_its_path(demo, tmp_path, capsys):
     assert found["metrics"]["step"] == [1, 2] and len(found["rollouts"]) >= 36
     run = SimpleNamespace(args=SimpleNamespace(report_every=2), step=4, steps=9, history=[1],
                           out=tmp_path / "none")  # fmt: skip
-    report.refresh(run)
+    report.refresh_page(run)
     assert "no report: " in capsys.readouterr().err
     run.step = 5
-    report.refresh(run)
+    report.refresh_page(run)
     assert capsys.readouterr().err == ""
 
 
