@@ -13,6 +13,8 @@ Machines are noisy, so nothing here is an absolute claim. Contestants take turns
     step          ours, as in train.py; peers: a large library's VIMPO trainer by default
     logps         ours: in chunks; dense: log_softmax of the full [N, V] logits of both models
     recurrence    ours: log T tensor operations; loops: the definition, token after token
+    schedule      rows and columns of decode steps for long responses; one pass: a row for the
+                  longest at once. Counted, on a CPU: no GPU is needed, nor timed
     scaling       score + update against response length, group size, vocabulary and batch
 
 Limits come from the same run: sampling is compared with the time of its own matrix products, score
@@ -22,6 +24,7 @@ Transformers is optional. The last line is all of it as JSON. docs/bench.md says
 
 import lib  # noqa: F401, I001  before torch: it sets how torch's threads wait
 
+import contextlib
 import datetime
 import functools
 import json
@@ -32,6 +35,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
@@ -40,7 +44,7 @@ from torch.nn.utils.rnn import pad_sequence
 import rollout
 import train
 import vimpo
-from lib import console, data, gpu_bench
+from lib import console, data, gpu_bench, kv_cache
 from lib.batch import make_batch, score
 from lib.checkpoint import read_config
 from lib.console import number, say
@@ -53,7 +57,7 @@ from lib.tokenizer import Tokenizer
 from model import Transformer, frozen_copy, load_model, save_model
 from rollout import Rollout, generate, generate_plain
 
-PARTS = ("sampling", "step", "logps", "recurrence", "scaling")
+PARTS = ("sampling", "step", "logps", "recurrence", "schedule", "scaling")
 FLAGS = [
     ("--model", str, None, "checkpoint folder (default: random weights, SmolLM2-135M's shape)"),
     ("--data", str, None, "JSONL problems to sample from, with --model (default: random prompts)"),
@@ -75,6 +79,7 @@ SMALL = {
 }  # fmt: skip
 LENGTHS = (97, 131, 84, 163, 118, 142, 76, 109)  # GSM8K problems under a chat template, in tokens
 SAMPLES = 8  # of each prompt
+CARDS = (("Qwen3-0.6B", 24), ("Qwen3-1.7B", 80))  # bench_schedule: shape, GiB of the card
 DEFAULTS = train.parse_args(["--model", "DIR", "--data", "FILE"])
 CLIP = DEFAULTS.clip_low, DEFAULTS.clip_high, DEFAULTS.dual_clip
 METHOD = vars(DEFAULTS) | {"value_kind": DEFAULTS.value_loss, "huber_delta": 1.0, "clip": CLIP}
@@ -296,6 +301,74 @@ def bench_recurrence():
     ours, loops = rows["ours"]["result"], rows["loops"]["result"]
     note = f"difference {(ours - loops).norm() / loops.norm():.1e}"
     return report("recurrence: 64 x 4096, lambda 0.95, one token in ten masked", rows, note)
+
+
+def count_columns(budget, prompts, lengths, one_pass):
+    """Sample responses of forced lengths by a tiny model, as a GPU's scheduler would -> counts.
+
+    budget: tokens whose keys and values fit; lengths: mean, deviation, least, most. A decode step
+    reads `columns`: keys of its rows and, once for all samples of it, of each prompt. `useful` are
+    those before the end of the prompt, and of the response so far, of a sample under way.
+    `prefilled` are tokens of prompts, and of responses that go on in another pass.
+    """
+    total = dict.fromkeys(("steps", "rows", "columns", "useful", "prefilled"), 0)
+
+    class Counted(kv_cache.GroupCache):
+        def put_prompt(self, slot, k, v):
+            total["prefilled"] += k.size(2)
+            super().put_prompt(slot, k, v)
+
+        def arrange(self, slots):
+            self.used = slots
+            super().arrange(slots)
+
+        def shapes(self):
+            A, lo, hi, G, n = super().shapes()
+            total["steps"] += 1
+            total["rows"] += len(self.used)
+            total["columns"] += A * (hi - lo) + G * self.P
+            total["useful"] += sum(self.lengths[slot] for slot in set(self.used))
+            total["useful"] += sum(self.clock - t + 1 for t in self.begun[: len(self.used)])
+            return A, lo, hi, G, n
+
+    tiny = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
+    tiny |= dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), 8) | {"vocab_size": 64}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        model = random_model(folder, torch.device("cpu"), torch.float32, **tiny)
+        memory = budget * 2 * 8 * 4  # bytes: keys and values, of width 8, in fp32
+        planned = {"CPU_CACHE_BYTES": memory, "CPU_ROWS": 1 if one_pass else math.inf}
+        stack.enter_context(mock.patch.multiple(kv_cache, **planned))
+        stack.enter_context(mock.patch.object(rollout, "GroupCache", Counted))
+        stack.enter_context(mock.patch.object(rollout, "static_shapes", lambda device: True))
+        rollouts, *_ = gpu_bench.sample_for(math.inf, rollout, model, prompts, SAMPLES, lengths)
+    total["tokens"] = sum(len(r.response_ids) for r in rollouts)
+    return total | {"columns_read_to_useful": total["columns"] / total["useful"]}
+
+
+def bench_schedule(folder, quick):
+    """Rows and columns on two cards -> for each, the counts of one pass and of ours."""
+    shapes, lengths = gpu_bench.PLAN["models"], (1000, 600, 1, 4096)
+    V, figures = 64, {}
+    prompts = [torch.randint(V - 1, (n,)).tolist() for n in LENGTHS * (2 if quick else 12)]
+    T, P = lengths[3], max(LENGTHS)
+    for name, size in CARDS:
+        model = random_model(folder, torch.device("meta"), torch.bfloat16, **shapes[name])
+        c, parameters = model.config, gpu_bench.parameters(model)
+        # docs/memory.md: 16 bytes a parameter while sampling; keys and values get half of the rest.
+        budget = (size * 2**30 - 1e9 - 16 * parameters) / 2 / (4 * c.layers * c.Hkv * c.Dh)
+        say(f"schedule: {name} on {size} GiB, {len(prompts)} prompts x {SAMPLES}, responses of "
+            f"{lengths[0]} +- {lengths[1]} of {T} tokens, {budget // (P + T):.0f} rows of all "
+            f"{P + T} tokens fit")  # fmt: skip
+        for schedule in ("ours", "one pass"):
+            row = count_columns(int(budget), prompts, lengths, schedule == "one pass")
+            figures[f"{name}, {schedule}"] = row
+            steps, again = row["steps"], row["prefilled"] / row["tokens"]
+            say(f"  {schedule:10} {steps:6} steps of {row['rows'] / steps:5.1f} rows; "
+                f"{row['columns'] / steps / 1000:5.1f} thousand columns a step, "
+                f"{row['columns_read_to_useful']:.2f} times what is useful; "
+                f"{again:.2f} tokens prefilled for each that is drawn")  # fmt: skip
+    say("")
+    return figures
 
 
 def random_model(folder, device, dtype, **changes):
@@ -567,6 +640,8 @@ def main(argv=None):
         results["logps"] = bench_logps(model, quick)
     if "recurrence" in args.only:
         results["recurrence"] = bench_recurrence()
+    if "schedule" in args.only:
+        results["schedule"] = bench_schedule(folder.name, quick)
     if "scaling" in args.only:
         results["scaling"] = bench_scaling(model, folder.name, rounds, quick)
     say(json.dumps(results))

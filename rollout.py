@@ -12,7 +12,8 @@ its batch, nor on the number of processes. The draw itself is in lib/sampling.py
 
 `generate_plain` is the obvious sampler: one batch, until the last row has ended. `generate` gives
 the same ids with less work: a prompt is computed once for all its samples, and a row whose sample
-has ended takes the next waiting sample (continuous batching).
+has ended takes the next waiting sample (continuous batching). Where memory for T tokens a row would
+make few rows, samples are decoded in passes, each to a greater length; see lib/kv_cache.py.
 
 A rows decoded together, V vocabulary, P tokens of a prompt, T of a response at most.
 """
@@ -27,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lib.decoding import decoder, record_steps, static_shapes
 from lib.distributed import all_gather, partition_equal, rank, world_size
 from lib.fast import sampling_copy
-from lib.kv_cache import GroupCache, plan_rows
+from lib.kv_cache import GroupCache, plan_length, plan_rows
 from lib.sampling import check_settings, draw, sample_keys, token_noise
 from model import KVCache
 
@@ -102,24 +103,25 @@ class Scheduler:
     ended. What a step reads and writes are tensors on the device, so that it can be recorded.
     """
 
-    def __init__(self, model, prompts, samples_per_prompt, T, draw_settings, stop_ids, seed, slots):
-        self.model = model = sampling_copy(model)
-        self.decode = decoder(model)
-        self.prompts, self.samples_per_prompt, self.T = prompts, samples_per_prompt, T
-        self.draw_settings = draw_settings  # temperature, top_p, top_k
+    def __init__(self, sampler, rollouts, S, keys, begun, end, last, settings, stop_ids, slots):
+        """sampler: a sampling_copy and its decoder. rollouts: S for each prompt, whose responses
+        have `begun` tokens and are to get `end`; last: and no more after that."""
+        self.model, self.decode = model, _ = sampler
+        self.begun, self.last, self.T = begun, last, end - begun
+        self.draw_settings = settings  # temperature, top_p, top_k
         self.stop_ids = set(stop_ids)
 
-        # The samples; sample i belongs to prompt i // S.
-        self.keys_of = sample_keys(prompts, samples_per_prompt, seed)
-        self.waiting = deque(range(len(self.keys_of)))
-        self.rollouts = [None] * len(self.keys_of)
-        self.finished = 0  # samples that have ended
+        # The samples; sample i goes on from prompt i // S.
+        self.rollouts, self.samples_per_prompt, self.keys_of = rollouts, S, keys
+        self.prompts = prompts = [r.prompt_ids + r.response_ids for r in rollouts[::S]]
+        self.waiting = deque(range(len(rollouts)))
+        self.finished = 0  # samples that have ended for good
         self.drawn = 0  # tokens so far
 
         # The rows. Rows 0 .. len(owner) - 1 are in use; owner holds their samples.
         longest = max(map(len, prompts))
-        A = plan_rows(model, len(self.keys_of), longest + T, slots)
-        V, whole = model.config.V, {"dtype": torch.long, "device": model.device}
+        A = plan_rows(model, len(rollouts), longest + self.T, slots)
+        T, V, whole = self.T, model.config.V, {"dtype": torch.long, "device": model.device}
         static = static_shapes(model.device)
         self.stops = torch.zeros(V, dtype=torch.bool, device=model.device)
         self.stops[[v for v in self.stop_ids if 0 <= v < V]] = True
@@ -137,18 +139,18 @@ class Scheduler:
         self.times = torch.arange(self.ahead, **whole)
         self.noise = torch.zeros(A, self.ahead, n, dtype=torch.double, device=model.device)
 
-        # The prompts of rows in use have slots in the cache.
-        self.free = list(range(min(len(prompts), A + 1)))
+        # The prompts of rows in use lie in the first slots of the cache.
         self.slot = {}  # prompt -> slot
-        self.left = [samples_per_prompt] * len(prompts)  # samples of a prompt that have not ended
+        self.left = [S] * len(prompts)  # samples of a prompt that have not ended
         self.prefilled = {}  # prompt -> its prefill, until its last sample has a row
-        self.cache = GroupCache(model, A, len(self.free), longest, T, static)
+        self.cache = GroupCache(model, A, min(len(prompts), A + 1), longest, T, static)
 
     def make_noise(self, rows):
         """Make the noise of the next `ahead` tokens of these rows, a slice or numbers [n]."""
         if self.draw_settings[0] == 0:  # greedy
             return
-        t = self.count[rows, None] + self.times - self.cache.clock % self.ahead  # [n, ahead]
+        t = self.begun + self.count[rows, None]  # [n, 1]
+        t = t + self.times - self.cache.clock % self.ahead  # [n, ahead]
         self.noise[rows] = token_noise(self.keys[rows, None], t, self.model.config.V)
 
     def draw(self, rows, logits, noise, width=None):
@@ -223,8 +225,7 @@ class Scheduler:
                 self.prefill()
             prompt_k, prompt_v, first = self.prefilled[p]
             if p not in self.slot:
-                self.slot[p] = min(self.free)
-                self.free.remove(self.slot[p])
+                self.slot[p] = len(self.slot)
                 self.cache.put_prompt(self.slot[p], prompt_k, prompt_v)
             sample = self.waiting.popleft()
             if not self.waiting or self.waiting[0] // self.samples_per_prompt != p:
@@ -236,7 +237,7 @@ class Scheduler:
         rows = torch.tensor(rows, device=self.keys.device)
         self.keys[rows] = keys = torch.tensor(keys, device=self.keys.device)
         self.count[rows] = 0
-        noise = token_noise(keys, self.count[rows], self.model.config.V)
+        noise = token_noise(keys, self.begun + self.count[rows], self.model.config.V)
         self.draw(rows, torch.stack(logits), noise)
         self.state[rows, 1] = False
         if self.cache.clock % self.ahead:  # else all rows get new noise before the next step
@@ -253,18 +254,26 @@ class Scheduler:
             p = sample // self.samples_per_prompt
             ids, logps = tokens[i][:length], all_logps[i][:length]
             finished = ids[-1] in self.stop_ids
-            self.rollouts[sample] = Rollout(list(self.prompts[p]), ids, logps, finished)
-            self.finished += 1
+            prompt, before, logps_before, _ = self.rollouts[sample]
+            self.rollouts[sample] = Rollout(prompt, before + ids, logps_before + logps, finished)
+            self.finished += finished or self.last
             self.left[p] -= 1
             if not math.isfinite(sum(logps)):
                 self.cache.clear_row(row)
             if not self.left[p]:
-                self.free.append(self.slot.pop(p))
+                self.drop_prompt(p)
         refill = rows[: len(self.waiting)]
         for row in reversed(rows[len(refill) :]):
             self.close_gap(row)
         if refill:
             self.admit(refill)
+
+    def drop_prompt(self, p):
+        """No sample needs prompt p any more: the prompt of the last slot takes its slot."""
+        last = max(self.slot, key=self.slot.get)
+        self.cache.move_prompt(self.slot[last], self.slot[p])
+        self.slot[last] = self.slot[p]
+        del self.slot[p]
 
     def close_gap(self, row):
         """The last row in use moves to this one, so that rows in use stay together."""
@@ -276,6 +285,31 @@ class Scheduler:
             self.owner[row] = self.owner[last]
             self.cache.move_row(last, row)
         self.owner.pop()
+
+    def run(self, look):
+        """Decode all samples -> Rollouts. look(samples finished, tokens drawn) at every step."""
+        run = record_steps(self.model.device)
+        self.admit(list(range(self.rows)))
+        changed = True
+        while True:
+            # The one wait for the device. A refilled row may end with its first token: look again.
+            while ended := self.ended():
+                self.release(ended)
+                changed = True
+            look(self.finished, self.drawn)
+            if not self.owner:
+                return self.rollouts
+            if changed:
+                S = self.samples_per_prompt
+                self.cache.arrange([self.slot[sample // S] for sample in self.owner])
+                # Rows not in use count on. The next row ends before they reach T.
+                self.count[len(self.owner) :] = 0
+                changed = False
+            if self.cache.clock % self.ahead == 0:
+                self.make_noise(slice(0, len(self.owner)))
+            run(self.step, self.cache.shapes())
+            self.cache.clock += 1
+            self.drawn += len(self.owner)
 
 
 @torch.no_grad()
@@ -299,35 +333,31 @@ def generate(
     together, None for as many as fit. on_progress(samples done, samples, tokens) is called at every
     step. ValueError for an empty prompt, an unknown id or a bad setting.
     """
-    settings = temperature, top_p, top_k
-    check_settings(model, prompts, samples_per_prompt, max_new_tokens, *settings, slots)
-    if not prompts:
-        return []
-    batch = Scheduler(
-        model, prompts, samples_per_prompt, max_new_tokens, settings, stop_ids, seed, slots
-    )
-    run = record_steps(model.device)
-    batch.admit(list(range(batch.rows)))
-    changed = True
-    while True:
-        # The one wait for the device. A refilled row may end with its first token: look again.
-        while ended := batch.ended():
-            batch.release(ended)
-            changed = True
-        if on_progress is not None:
-            on_progress(batch.finished, len(batch.rollouts), batch.drawn)
-        if not batch.owner:
-            return batch.rollouts
-        if changed:
-            batch.cache.arrange([batch.slot[s // samples_per_prompt] for s in batch.owner])
-            # Rows not in use count on. The next row ends, and brings us here, before they reach T.
-            batch.count[len(batch.owner) :] = 0
-            changed = False
-        if batch.cache.clock % batch.ahead == 0:
-            batch.make_noise(slice(0, len(batch.owner)))
-        run(batch.step, batch.cache.shapes())
-        batch.cache.clock += 1
-        batch.drawn += len(batch.owner)
+    settings, S, T = (temperature, top_p, top_k), samples_per_prompt, max_new_tokens
+    check_settings(model, prompts, S, T, *settings, slots)
+    keys = sample_keys(prompts, S, seed)
+    rollouts = [Rollout(list(prompt), [], [], False) for prompt in prompts for _ in range(S)]
+    longest = max(map(len, prompts), default=0)
+    model = sampling_copy(model)
+    sampler = model, decoder(model)
+    going, begun = list(range(len(rollouts))), 0  # samples not ended, and tokens that each has
+    while going:
+        end = plan_length(model, len(going), longest, begun, T, slots)
+        done, before = len(rollouts) - len(going), sum(len(r.response_ids) for r in rollouts)
+
+        def look(finished, drawn, done=done, before=before):
+            if on_progress is not None:
+                on_progress(done + finished, len(rollouts), before + drawn)
+
+        # The batch has no name here: its memory is gone before the next one is planned.
+        part = [rollouts[i] for i in going], S, [keys[i] for i in going]
+        limits = begun, end, end == T
+        part = Scheduler(sampler, *part, *limits, settings, stop_ids, slots).run(look)
+        for i, rollout in zip(going, part, strict=True):
+            rollouts[i] = rollout
+        going = [i for i in going if end < T and not rollouts[i].finished]
+        begun, S = end, 1  # what goes on is a prompt of its own now
+    return rollouts
 
 
 # ---- Several processes ---------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 
 CPU_CACHE_BYTES = 2 << 30  # for keys and values on a CPU; on CUDA half of what is free
+CPU_ROWS = 32  # a CPU is not faster with more rows than that
+SHORT = 512  # tokens: a first pass is shorter than this, see plan_length
 
 
 class SharedPrompts:
@@ -78,6 +80,12 @@ def _wide_bmm(a, b, out=None):
     return torch.bmm(a.float(), b.float(), out=out)
 
 
+def _round_up(n):
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... that is n at least."""
+    step = 1 << max(0, n.bit_length() - 2)
+    return -(-n // step) * step
+
+
 class GroupCache:
     """The past of a decode step: rows that each go on with a sample, in groups that share a prompt.
 
@@ -129,6 +137,12 @@ class GroupCache:
         self.prompt_k[:, slot, :, P:], self.prompt_v[:, slot, :, P:] = 0, 0
         self.lengths[slot] = P
 
+    def move_prompt(self, source, target):
+        """The prompt of slot `source` is in slot `target` now."""
+        for kept in (self.prompt_k, self.prompt_v):
+            kept[:, target] = kept[:, source]
+        self.lengths[target] = self.lengths[source]
+
     def move_row(self, source, target):
         """The sample of row `source` goes on in row `target`."""
         self.kv[:, :, target] = self.kv[:, :, source]
@@ -146,8 +160,8 @@ class GroupCache:
         G, n = max(slots) + 1, max(map(len, rows_of.values()))
         self.P = max(self.lengths[slot] for slot in slots)
         if self.static:
-            G, n = len(self.lengths), 1 << (n - 1).bit_length()
-            A = min(1 << (A - 1).bit_length(), len(self.begun))
+            G, n = min(_round_up(G), len(self.lengths)), 1 << (n - 1).bit_length()
+            A = min(_round_up(A), len(self.begun))
             self.P = self.prompt_k.size(3)
         members, place = [], [0] * A
         for slot in range(G):
@@ -180,7 +194,7 @@ class GroupCache:
         if self.oldest // T == self.clock // T:  # the ring has not come round since
             lo, hi = self.oldest % T, self.clock % T + 1
         if self.static:
-            lo, hi = lo // 128 * 128, min(-(-hi // 128) * 128, T)
+            lo, hi = lo // 64 * 64, min(-(-hi // 64) * 64, T)
         self.lo, self.hi = lo, hi
         return self.A, lo, hi, self.G, self.n
 
@@ -242,6 +256,35 @@ class GroupCache:
         return scores
 
 
+def plan_length(model, samples, P, begun, T, slots=None):
+    """To which length to decode now, before the memory is dealt out again -> begun < length <= T.
+
+    A row has memory for as many tokens as it may get, and most responses end long before T. So they
+    are decoded in passes, to T / 8, T / 4, T / 2 and T, say, and what has not ended goes on in the
+    next. An early pass has many short rows, a late one few long ones. Rows of a pass are of about
+    one length too, so that few of the columns that they all read are of use to one of them only.
+
+    A pass ends at the greatest length at which all samples fit side by side, if there is one: a
+    sample that goes on later is computed anew up to there. On a CPU CPU_ROWS of them are enough.
+
+    samples: that have not ended, with `begun` tokens each; P: tokens of the longest prompt.
+    """
+    enough = samples if model.device.type == "cuda" else min(samples, slots or CPU_ROWS)
+    length = T
+    while plan_rows(model, samples, P + length, slots) < enough and length >= SHORT:
+        shorter = -(-length // 2)
+        if shorter <= begun:
+            break
+        length = shorter
+    return length
+
+
+def bytes_of_a_row(model, tokens):
+    """Bytes of keys and values of so many tokens."""
+    c = model.config
+    return 2 * c.layers * c.Hkv * c.Dh * tokens * model.compute_dtype.itemsize
+
+
 def plan_rows(model, samples, capacity, slots=None):
     """How many samples to decode together: all, at most 512, and as many rows of `capacity` tokens
     as the memory set aside holds, on CUDA half of what is free.
@@ -249,8 +292,7 @@ def plan_rows(model, samples, capacity, slots=None):
     slots: the user's wish (--slots). On CUDA torch.OutOfMemoryError says how many would fit, if
     these take more than nine tenths of what is free.
     """
-    c, cuda = model.config, model.device.type == "cuda"
-    row = 2 * c.layers * c.Hkv * c.Dh * capacity * model.compute_dtype.itemsize  # bytes
+    cuda, row = model.device.type == "cuda", bytes_of_a_row(model, capacity)
     budget = CPU_CACHE_BYTES
     if cuda:
         torch.cuda.empty_cache()  # what torch keeps for itself would not count as free

@@ -93,8 +93,10 @@ class _TokenLogps(torch.autograd.Function):
                 d_hidden[rows] = linear(narrow, weight.T)
             if want_weight and h.dtype == wide:
                 d_weight.addmm_(d_logits.T, h)
+            elif want_weight and h.is_cuda:  # bf16 factors, fp32 sums
+                torch.addmm(d_weight, narrow.T, h, out_dtype=wide, out=d_weight)
             elif want_weight:
-                d_weight += wide_logits(narrow.T, h.T)  # bf16 factors, fp32 sums
+                d_weight += wide_logits(narrow.T, h.T)
             del d_logits, narrow  # before the next chunk's logits come
         return d_hidden, d_weight.to(head_weight.dtype) if want_weight else None, None, None
 

@@ -160,6 +160,9 @@ def emulate(func, args, kwargs):
         a, b, dtype = args
         product = a.to(dtype) @ b.to(dtype)
         return kwargs["out"].copy_(product) if kwargs else product
+    if func is aten.addmm.dtype_out:
+        total, a, b, dtype = args
+        return kwargs["out"].copy_(total + a.to(dtype) @ b.to(dtype))
     return func(*args, **kwargs)
 
 

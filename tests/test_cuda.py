@@ -197,6 +197,25 @@ def sample_once(flags, _):
     return {"code": 0, "ids": sampled, "metrics": []}
 
 
+def sample_in_passes(flags, _):
+    """More samples than rows: on the GPU in passes of 15, 30 and 60 tokens, on the CPU in one."""
+    from lib import kv_cache
+    from rollout import generate
+
+    model = tiny_model(1, "float32", flags[-1] if flags else "cuda:0")
+    settings = {"samples_per_prompt": 2, "max_new_tokens": 60, "stop_ids": [7], "slots": 7}
+    ends, planned = [], kv_cache.plan_length
+
+    def plan(*args):
+        ends.append(planned(*args))
+        return ends[-1]
+
+    with mock.patch.object(kv_cache, "SHORT", 20), mock.patch("rollout.plan_length", plan):
+        rollouts = generate(model, [[i, i + 1] for i in range(9)], **settings)
+    ids = [r.response_ids for r in rollouts]
+    return {"code": 0, "ids": [ids], "metrics": [], "ends": ends}
+
+
 def decode_steps(layers, dtype, tokens, **config):
     """Sample from random weights on the simulated GPU -> kernels of a recorded step, all syncs."""
     import fake_cuda
@@ -225,12 +244,25 @@ def count():
     return counts
 
 
+def cudnn_attention():
+    """Whether torch may choose it, before and after train.py's choice of a device."""
+    import fake_cuda
+    import torch
+
+    from lib.fast import choose_device
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with fake_cuda.machine():
+        choose_device("cuda")
+    return {"before": before, "after": torch.backends.cuda.cudnn_sdp_enabled()}
+
+
 def main():
     """All runs -> one line of JSON."""
     import torch
 
     torch.set_num_threads(1)
-    results = {}
+    results = {"cudnn": cudnn_attention()}
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         lines = (DEMO / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         Path("few.jsonl").write_text("".join(lines[:5]), encoding="utf-8")
@@ -242,6 +274,7 @@ def main():
         results["half"] = on_both(train_once, half, Path("again"))
         results["resumed"] = on_both(train_once, [*RUNS["fp32"], "--resume"], Path("again"))
         results["one by one"] = on_both(sample_once, [], Path("rows"))
+        results["passes"] = on_both(sample_in_passes, [], Path("passes"))
         results["eval.py"] = on_both(evaluate_once, ["--dtype", "fp32"], Path("eval"))
         results["checks"] = check_runs()
     results["counts"] = count()
@@ -259,7 +292,7 @@ def results():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-EVERY = [*RUNS, *MACHINES, "half", "resumed", "one by one", "eval.py"]
+EVERY = [*RUNS, *MACHINES, "half", "resumed", "one by one", "passes", "eval.py"]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -272,10 +305,10 @@ def test_every_run_ends_well_and_replays_its_steps(results, name):
         assert result["code"] == 0
     gpu = results[name]["gpu"]
     assert "without CUDA graphs" not in gpu["said"]
-    assert gpu["captures"] > 0 and gpu["replays"] > 5 * gpu["captures"]
+    assert gpu["captures"] > 0 and gpu["replays"] > 3 * gpu["captures"]
 
 
-@pytest.mark.parametrize("name", [*RUNS, *MACHINES, "resumed", "one by one"])
+@pytest.mark.parametrize("name", [*RUNS, *MACHINES, "resumed", "one by one", "passes"])
 def test_samples_and_metrics_are_those_of_the_cpu(results, name):
     """Static shapes, recorded steps, joined products or noise made ahead that change a sample; an
     update on the GPU that is another one: the samples of step 2 tell."""
@@ -289,6 +322,17 @@ def test_samples_and_metrics_are_those_of_the_cpu(results, name):
                 continue
             assert b[key] == pytest.approx(a[key], rel=1e-3 if exact else 0.1, abs=1e-6), key
         assert b["sampler_gap"] < (1e-5 if exact else 0.01)
+
+
+def test_long_responses_are_sampled_in_passes(results):
+    """Rows that all have memory for the longest response: few of them, and columns read in vain."""
+    assert results["passes"]["gpu"]["ends"] == [15, 30, 60]
+    assert results["passes"]["cpu"]["ends"] == [60]
+
+
+def test_attention_is_not_cudnn_s(results):
+    """Attention by cuDNN makes a plan for every new shape: 20 to 190 s a step at a hundred."""
+    assert results["cudnn"] == {"before": True, "after": False}
 
 
 @pytest.mark.parametrize("name", RUNS)

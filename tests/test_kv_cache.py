@@ -3,6 +3,7 @@
 pytest tests/test_kv_cache.py
 """
 
+import itertools
 import random
 import types
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import FAMILIES, GOLDEN, draw_tokens, randn
 
+from lib import kv_cache
 from lib.kv_cache import GroupCache, SharedPrompts, plan_rows
 from model import KVCache, attention, load_model
 
@@ -203,13 +205,51 @@ def test_planned_rows_fit_the_memory_set_aside(make_model):
     assert plan_rows(model, 3, 100, slots=9) == 3
 
 
+def on_a_gpu(monkeypatch, model, free_bytes):
+    """What plan_rows looks at, of this model on a GPU with so much free."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_bytes, free_bytes))
+    device = torch.device("cuda")
+    return types.SimpleNamespace(config=model.config, device=device, compute_dtype=BF16)
+
+
+@pytest.mark.parametrize("T", [1, 300, 511, 512, 3000, 4096])
+@pytest.mark.parametrize("samples", [5, 100, 1000])
+def test_passes_grow_until_all_samples_fit(make_model, monkeypatch, T, samples):
+    """A row of max_new_tokens for each sample: 14 rows on a card where 80 would be busy. And passes
+    without end, or many where all samples fit at once: their tokens are computed again."""
+    P, model = 100, make_model()
+    gpu = on_a_gpu(monkeypatch, model, 2 * 14 * kv_cache.bytes_of_a_row(model, P + 4096) // 2)
+    begun, ends = 0, []
+    while begun < T:
+        end = kv_cache.plan_length(gpu, samples, P, begun, T)
+        assert begun < end <= T
+        if end < T:  # no greater length has room for all samples
+            assert plan_rows(gpu, samples, P + min(2 * end, T)) < samples
+        begun = end
+        ends.append(end)
+    if T < 512 or samples == 5:
+        assert ends == [T]
+    elif samples == 1000:
+        assert ends[0] < 512 and len(ends) > 1
+        assert all(b <= 2 * a for a, b in itertools.pairwise(ends))
+
+
+def test_a_cpu_that_has_rows_enough_decodes_in_one_pass(make_model, monkeypatch):
+    """Tokens computed again for rows that would make a CPU no faster."""
+    model = make_model()
+    monkeypatch.setattr(kv_cache, "CPU_CACHE_BYTES", 40 * kv_cache.bytes_of_a_row(model, 4196))
+    assert kv_cache.plan_length(model, 1000, 100, 0, 4096) == 4096
+    assert kv_cache.plan_length(model, 1000, 100, 0, 4096, slots=8) == 4096
+    monkeypatch.setattr(kv_cache, "CPU_CACHE_BYTES", 20 * kv_cache.bytes_of_a_row(model, 4196))
+    assert kv_cache.plan_length(model, 1000, 100, 0, 4096) == 2048
+    assert kv_cache.plan_length(model, 1000, 100, 2048, 4096) == 4096
+
+
 def test_rows_that_do_not_fit_a_gpu_are_refused_with_the_number_that_would(make_model, monkeypatch):
     """A cache that fills the card, and a stack trace in the first layer of the first step."""
-    c = make_model().config
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**20, 2**30))
-    gpu = types.SimpleNamespace(config=c, device=torch.device("cuda"), compute_dtype=BF16)
-    fits = 2**19 // (2 * c.layers * c.Hkv * c.Dh * 100 * 2)
+    gpu = on_a_gpu(monkeypatch, make_model(), 2**20)
+    fits = 2**19 // kv_cache.bytes_of_a_row(gpu, 100)
     assert plan_rows(gpu, 10_000, 100) == plan_rows(gpu, 10_000, 100, slots=fits) == fits
     message = f"--slots {4 * fits}: .* wanted at most {fits} slots"
     with pytest.raises(torch.OutOfMemoryError, match=message):

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 
 import rollout
+from lib import kv_cache
 from lib.sampling import block_width, gumbel_noise, sample_keys, token_noise
 from lib.tokenizer import Tokenizer
 from model import load_model
@@ -90,7 +91,7 @@ def test_any_schedule_gives_what_the_plain_sampler_gives(make_model, static, see
 
 def test_long_responses_outlive_the_clock_of_a_row(make_model, static):
     """A ring of columns that comes round while a sample is under way, and static shapes that read
-    128 columns at a time: keys of an earlier sample, or too few of one's own."""
+    64 columns at a time: keys of an earlier sample, or too few of one's own."""
     model, prompts = make_model(torch.float64, num_hidden_layers=1), random_prompts(3)
     settings = {"samples_per_prompt": 4, "max_new_tokens": 150, "stop_ids": {7}, "seed": 7}
     wanted = generate_plain(model, prompts, **settings)
@@ -99,6 +100,35 @@ def test_long_responses_outlive_the_clock_of_a_row(make_model, static):
     for on in (False, True):
         static(on)
         same(generate(model, prompts, slots=4, **settings), wanted)
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("seed", range(5))
+def test_passes_give_what_the_plain_sampler_gives(make_model, static, monkeypatch, seed, on):
+    """A response that goes on in a second pass: with the noise of its first tokens once more, with
+    those lost or doubled, under another sample's key, or cut at the end of the pass."""
+    model, prompts = make_model(torch.float64, num_hidden_layers=2), random_prompts(5, seed=seed)
+    prompts.append(prompts[1])
+    settings = {"samples_per_prompt": 3, "max_new_tokens": 70, "stop_ids": {7}, "seed": seed}
+    wanted = generate_plain(model, prompts, **settings)
+    lengths = [len(r.response_ids) for r in wanted]
+    assert max(lengths) == 70 and min(lengths) < 30
+    row = kv_cache.bytes_of_a_row(model, 30 + 70)
+    monkeypatch.setattr(kv_cache, "CPU_CACHE_BYTES", 4 * row)
+    monkeypatch.setattr(kv_cache, "CPU_ROWS", 1000)
+    monkeypatch.setattr(kv_cache, "SHORT", 20)
+    ends, plan, seen = [], rollout.plan_length, []
+
+    def spied(*args):
+        ends.append(plan(*args))
+        return ends[-1]
+
+    monkeypatch.setattr(rollout, "plan_length", spied)
+    static(on)
+    same(generate(model, prompts, **settings, on_progress=lambda *x: seen.append(x)), wanted)
+    assert len(ends) > 2 and ends == sorted(set(ends)) and ends[-1] == 70
+    assert seen[-1] == (18, 18, sum(lengths))
+    assert all(a[0] <= b[0] and a[2] <= b[2] for a, b in itertools.pairwise(seen))
 
 
 def test_static_shapes_give_the_demo_s_first_step(static):
