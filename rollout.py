@@ -18,6 +18,7 @@ make few rows, samples are decoded in passes, each to a greater length; see lib/
 A rows decoded together, V vocabulary, P tokens of a prompt, T of a response at most.
 """
 
+import functools
 import math
 from collections import deque
 from typing import NamedTuple
@@ -26,15 +27,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lib.decoding import decoder, record_steps, static_shapes
-from lib.distributed import all_gather, partition_equal, rank, world_size
+from lib.distributed import by_all
 from lib.fast import sampling_copy
 from lib.kv_cache import GroupCache, plan_length, plan_rows
-from lib.sampling import check_settings, draw, sample_keys, token_noise
+from lib.sampling import NoiseAhead, check_settings, draw, sample_keys, token_noise
 from model import KVCache
 
 PREFILL_TOKENS = 4096  # prompts prefilled together, padding included: enough for full speed
 NUCLEUS = 1024  # top-p is first looked for among so many tokens; it seldom takes more
-NOISE = 2**23  # on a GPU so many random numbers are made in one go, for up to 32 tokens
 
 
 class Rollout(NamedTuple):
@@ -57,17 +57,9 @@ def _padded(prompts, device):
 
 @torch.no_grad()
 def generate_plain(
-    model,
-    prompts,
-    *,
-    samples_per_prompt=1,
-    max_new_tokens,
-    temperature=1.0,
-    top_p=1.0,
-    top_k=0,
-    stop_ids,
-    seed=0,
-):
+    model, prompts, *, samples_per_prompt=1, max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
+    stop_ids, seed=0,
+):  # fmt: skip
     """What `generate` computes, the obvious way: one row a sample, all rows to the end."""
     rows = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
     keys = torch.tensor(sample_keys(prompts, samples_per_prompt, seed), device=model.device)
@@ -133,25 +125,13 @@ class Scheduler:
         # Of each row: its sample has ended; its last draw is not sure.
         self.state = torch.zeros(A, 2, dtype=torch.bool, device=model.device)
         self.rows, self.owner, self.every = A, [], torch.arange(A, **whole)
-        # The noise of the next tokens of each row: at time t entry t mod `ahead` is used.
-        n = token_noise(self.keys[:1], self.count[:1], V).size(1)  # numbers a token
-        self.ahead = max(1, min(32, NOISE // (A * n))) if static else 1
-        self.times = torch.arange(self.ahead, **whole)
-        self.noise = torch.zeros(A, self.ahead, n, dtype=torch.double, device=model.device)
+        self.noise = NoiseAhead(self.keys, V, static, settings[0] == 0)
 
         # The prompts of rows in use lie in the first slots of the cache.
         self.slot = {}  # prompt -> slot
         self.left = [S] * len(prompts)  # samples of a prompt that have not ended
         self.prefilled = {}  # prompt -> its prefill, until its last sample has a row
         self.cache = GroupCache(model, A, min(len(prompts), A + 1), longest, T, static)
-
-    def make_noise(self, rows):
-        """Make the noise of the next `ahead` tokens of these rows, a slice or numbers [n]."""
-        if self.draw_settings[0] == 0:  # greedy
-            return
-        t = self.begun + self.count[rows, None]  # [n, 1]
-        t = t + self.times - self.cache.clock % self.ahead  # [n, ahead]
-        self.noise[rows] = token_noise(self.keys[rows, None], t, self.model.config.V)
 
     def draw(self, rows, logits, noise, width=None):
         """Draw the next token of these rows, a slice or numbers [n], from logits [n, V], and note
@@ -170,7 +150,7 @@ class Scheduler:
     def step(self, sure=False):
         """One token for each row in use; nothing is read back from the device."""
         A = self.cache.A
-        noise = self.noise[:A].index_select(1, self.cache.now % self.ahead)[:, 0]
+        noise = self.noise.now(A, self.cache.now)
         hidden = self.decode(self.token[:A], self.cache)  # [A, D]
         self.cache.now += 1
         self.draw(slice(0, A), self.model.head(hidden), noise, None if sure else NUCLEUS)
@@ -240,8 +220,8 @@ class Scheduler:
         noise = token_noise(keys, self.begun + self.count[rows], self.model.config.V)
         self.draw(rows, torch.stack(logits), noise)
         self.state[rows, 1] = False
-        if self.cache.clock % self.ahead:  # else all rows get new noise before the next step
-            self.make_noise(rows)
+        if self.cache.clock % self.noise.ahead:  # else all rows get new noise before the next step
+            self.noise.make(rows, self.begun + self.count[rows], self.cache.clock)
         self.drawn += len(rows)
 
     def release(self, rows):
@@ -279,8 +259,8 @@ class Scheduler:
         """The last row in use moves to this one, so that rows in use stay together."""
         last = len(self.owner) - 1
         if row != last:
-            of_rows = self.keys, self.count, self.token, self.tokens, self.logps
-            for tensor in (*of_rows, self.state, self.noise):
+            of_rows = self.keys, self.count, self.token, self.tokens, self.logps, self.state
+            for tensor in (*of_rows, self.noise.noise):
                 tensor[row] = tensor[last]
             self.owner[row] = self.owner[last]
             self.cache.move_row(last, row)
@@ -305,8 +285,9 @@ class Scheduler:
                 # Rows not in use count on. The next row ends before they reach T.
                 self.count[len(self.owner) :] = 0
                 changed = False
-            if self.cache.clock % self.ahead == 0:
-                self.make_noise(slice(0, len(self.owner)))
+            if self.cache.clock % self.noise.ahead == 0:
+                rows = slice(0, len(self.owner))
+                self.noise.make(rows, self.begun + self.count[rows], self.cache.clock)
             run(self.step, self.cache.shapes())
             self.cache.clock += 1
             self.drawn += len(self.owner)
@@ -314,19 +295,9 @@ class Scheduler:
 
 @torch.no_grad()
 def generate(
-    model,
-    prompts,
-    *,
-    samples_per_prompt=1,
-    max_new_tokens,
-    temperature=1.0,
-    top_p=1.0,
-    top_k=0,
-    stop_ids,
-    seed=0,
-    slots=None,
-    on_progress=None,
-):
+    model, prompts, *, samples_per_prompt=1, max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
+    stop_ids, seed=0, slots=None, on_progress=None,
+):  # fmt: skip
     """Sample responses: prompts (lists of ids) -> Rollouts, all samples of prompt 0 first, ...
 
     temperature 0 is greedy. top_k 0 and top_p 1 are off; top_k goes first. slots: rows decoded
@@ -349,11 +320,12 @@ def generate(
             if on_progress is not None:
                 on_progress(done + finished, len(rollouts), before + drawn)
 
-        # The batch has no name here: its memory is gone before the next one is planned.
-        part = [rollouts[i] for i in going], S, [keys[i] for i in going]
-        limits = begun, end, end == T
-        part = Scheduler(sampler, *part, *limits, settings, stop_ids, slots).run(look)
-        for i, rollout in zip(going, part, strict=True):
+        # The batch has no name: its memory is free again when the next one is planned.
+        longer = Scheduler(
+            sampler, [rollouts[i] for i in going], S, [keys[i] for i in going],
+            begun, end, end == T, settings, stop_ids, slots,
+        ).run(look)  # fmt: skip
+        for i, rollout in zip(going, longer, strict=True):
             rollouts[i] = rollout
         going = [i for i in going if end < T and not rollouts[i].finished]
         begun, S = end, 1  # what goes on is a prompt of its own now
@@ -368,12 +340,6 @@ def generate_together(model, prompts, *, samples_per_prompt=1, **settings):
 
     Equal prompts stay together, because generate numbers the samples of a prompt that stands twice.
     """
-    S, parts = samples_per_prompt, partition_equal(prompts, world_size())
-    mine = [prompts[i] for i in parts[rank()]]
-    rollouts = generate(model, mine, samples_per_prompt=S, **settings)
-    out = [None] * (len(prompts) * S)
-    for part, sampled in zip(parts, all_gather(rollouts), strict=True):
-        for place, i in enumerate(part):
-            group = sampled[place * S : (place + 1) * S]
-            out[i * S : (i + 1) * S] = [Rollout(*fields) for fields in group]
-    return out
+    S = samples_per_prompt
+    sample = functools.partial(generate, model, samples_per_prompt=S, **settings)
+    return [Rollout(*fields) for fields in by_all(sample, prompts, S)]

@@ -150,6 +150,18 @@ def partition_equal(prompts, parts):
     return [[i for j in part for i in twins[j]] for part in partition(sizes, parts)]
 
 
+def by_all(function, prompts, S):
+    """function(prompts), S results for each, computed by all processes: each has its part, and all
+    get all results, in the order of the prompts."""
+    parts = partition_equal(prompts, world_size())
+    found = all_gather(function([prompts[i] for i in parts[rank()]]))
+    out = [None] * (len(prompts) * S)
+    for part, results in zip(parts, found, strict=True):
+        for place, i in enumerate(part):
+            out[i * S : (i + 1) * S] = results[place * S : (place + 1) * S]
+    return out
+
+
 # ---- Parameters ----------------------------------------------------------------------------------
 
 

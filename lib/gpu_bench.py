@@ -26,6 +26,7 @@ from unittest import mock
 
 import torch
 
+from lib import sampling
 from lib.console import say
 from lib.sampling import block_width, token_noise
 
@@ -181,7 +182,10 @@ def sample_for(seconds, sampler, model, prompts, samples, lengths):
             raise TimeoutError
 
     rollouts, noise = None, functools.partial(forced_noise, lengths)
-    with mock.patch.object(sampler, "token_noise", noise), contextlib.suppress(TimeoutError):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(TimeoutError))
+        for module in (sampler, sampling):
+            stack.enter_context(mock.patch.object(module, "token_noise", noise))
         rollouts = sampler.generate(
             model, prompts, samples_per_prompt=samples, max_new_tokens=lengths[3],
             stop_ids=[model.config.V - 1], on_progress=look,

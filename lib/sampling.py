@@ -17,6 +17,8 @@ from collections import Counter
 
 import torch
 
+NOISE = 2**23  # on a GPU so many random numbers are made in one go, for up to 32 tokens
+
 
 def _mix(x):
     """A hash of 32-bit numbers in int64; both factors are below 2^31, so no product overflows."""
@@ -135,6 +137,34 @@ def draw(logits, noise, temperature, top_p=1.0, top_k=0, width=None):
     else:
         logp = (mass.log_softmax(1).gather(1, block) + within.gather(1, place))[:, 0]
     return token[:, 0], logp, sure
+
+
+# ---- Noise made ahead ----------------------------------------------------------------------------
+
+
+class NoiseAhead:
+    """The noise of the next tokens of all rows; on a GPU that of up to 32 tokens made in one go.
+
+    keys [A, 2]: those of the rows, looked at whenever noise is made. All rows use entry t mod
+    `ahead` at time t of the sampler's clock, so they all need more at the same times.
+    """
+
+    def __init__(self, keys, V, many, greedy):
+        self.keys, self.V, self.greedy = keys, V, greedy
+        n = token_noise(keys[:1], keys[:1, 0], V).size(1)  # numbers a token
+        self.ahead = max(1, min(32, NOISE // (len(keys) * n))) if many else 1
+        self.times = torch.arange(self.ahead, device=keys.device)
+        self.noise = keys.new_zeros(len(keys), self.ahead, n, dtype=torch.double)
+
+    def make(self, rows, t, clock):
+        """Make that of these rows, a slice or numbers [n], whose next tokens have numbers t [n]."""
+        if not self.greedy:
+            t = t[:, None] + self.times - clock % self.ahead  # [n, ahead]
+            self.noise[rows] = token_noise(self.keys[rows, None], t, self.V)
+
+    def now(self, A, time):
+        """That of the first A rows for this time, a tensor [1]."""
+        return self.noise[:A].index_select(1, time % self.ahead)[:, 0]
 
 
 # ---- Settings ------------------------------------------------------------------------------------
