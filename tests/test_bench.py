@@ -41,6 +41,21 @@ def test_the_last_line_is_json_with_a_row_for_each_contestant(monkeypatch, capsy
     assert any("transformers is not installed" in line for line in text)
 
 
+def test_long_responses_have_many_rows_and_few_columns_are_read_in_vain():
+    """A row of max_new_tokens for each sample: 4 rows where 15 would fit on average; every row read
+    as far as the longest one. Counts, not times: they are the same on every machine."""
+    torch.manual_seed(0)
+    prompts = [torch.randint(63, (n,)).tolist() for n in (40, 25, 33, 50)]
+    lengths, budget = (500, 300, 1, 2048), 8 * (50 + 2048)
+    ours = bench.count_columns(budget, prompts, lengths, one_pass=False)
+    dull = bench.count_columns(budget, prompts, lengths, one_pass=True)
+    assert ours["tokens"] == dull["tokens"] > 400 * 32
+    assert ours["steps"] < dull["steps"] / 2
+    assert ours["columns_read_to_useful"] <= 1.4 and dull["columns_read_to_useful"] > 1.8
+    assert dull["prefilled"] == 40 + 25 + 33 + 50
+    assert ours["prefilled"] < 1.2 * ours["tokens"]
+
+
 def test_contestants_take_turns_and_the_first_turn_is_not_timed():
     """All turns of one before the other, so that a slow minute of the machine hits one alone; the
     time of a warm-up in the median."""
