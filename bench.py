@@ -323,13 +323,13 @@ def count_columns(budget, prompts, lengths, one_pass):
             super().arrange(slots)
 
         def shapes(self):
-            A, lo, hi, G, n = super().shapes()
+            A, lo, hi, G, n, P = super().shapes()
             total["steps"] += 1
             total["rows"] += len(self.used)
-            total["columns"] += A * (hi - lo) + G * self.P
+            total["columns"] += A * (hi - lo) + G * P
             total["useful"] += sum(self.lengths[slot] for slot in set(self.used))
             total["useful"] += sum(self.clock - t + 1 for t in self.begun[: len(self.used)])
-            return A, lo, hi, G, n
+            return A, lo, hi, G, n, P
 
     tiny = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
     tiny |= dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), 8) | {"vocab_size": 64}

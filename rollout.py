@@ -327,8 +327,10 @@ def generate(
         ).run(look)  # fmt: skip
         for i, rollout in zip(going, longer, strict=True):
             rollouts[i] = rollout
+        # What goes on is a prompt of its own now; those of about one length go side by side.
         going = [i for i in going if end < T and not rollouts[i].finished]
-        begun, S = end, 1  # what goes on is a prompt of its own now
+        going.sort(key=lambda i: len(rollouts[i].prompt_ids))
+        begun, S = end, 1
     return rollouts
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 CPU_CACHE_BYTES = 2 << 30  # for keys and values on a CPU; on CUDA half of what is free
 CPU_ROWS = 32  # a CPU is not faster with more rows than that
-SHORT = 512  # tokens: a first pass is shorter than this, see plan_length
+SHORT = 400  # tokens: the first of several passes ends before this length, see plan_length
 
 
 class SharedPrompts:
@@ -80,9 +80,13 @@ def _wide_bmm(a, b, out=None):
     return torch.bmm(a.float(), b.float(), out=out)
 
 
-def _round_up(n):
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... that is n at least."""
-    step = 1 << max(0, n.bit_length() - 2)
+def _round_up(n, digits):
+    """The least number from n on that has, in binary, no ones after its first `digits` digits.
+
+    >>> [_round_up(n, 1) for n in (3, 9, 33)], [_round_up(n, 3) for n in (3, 9, 33)]
+    ([4, 16, 64], [3, 10, 40])
+    """
+    step = 1 << max(0, n.bit_length() - digits)
     return -(-n // step) * step
 
 
@@ -160,9 +164,11 @@ class GroupCache:
         G, n = max(slots) + 1, max(map(len, rows_of.values()))
         self.P = max(self.lengths[slot] for slot in slots)
         if self.static:
-            G, n = min(_round_up(G), len(self.lengths)), 1 << (n - 1).bit_length()
-            A = min(_round_up(A), len(self.begun))
-            self.P = self.prompt_k.size(3)
+            # In a long pass a shape lasts, so that more of them pay.
+            digits = 3 if self.k.size(3) >= 256 else 1
+            A = min(_round_up(A, digits), len(self.begun))
+            G, n = min(_round_up(G, digits), len(self.lengths)), _round_up(n, 1)
+            self.P = min(-(-self.P // 64) * 64, self.prompt_k.size(3))
         members, place = [], [0] * A
         for slot in range(G):
             rows = rows_of.get(slot, [])
@@ -196,7 +202,7 @@ class GroupCache:
         if self.static:
             lo, hi = lo // 64 * 64, min(-(-hi // 64) * 64, T)
         self.lo, self.hi = lo, hi
-        return self.A, lo, hi, self.G, self.n
+        return self.A, lo, hi, self.G, self.n, self.P
 
     def start(self, A, T):
         """Positions [A, 1] of the next token of the first A rows; T is 1."""
@@ -260,9 +266,9 @@ def plan_length(model, samples, P, begun, T, slots=None):
     """To which length to decode now, before the memory is dealt out again -> begun < length <= T.
 
     A row has memory for as many tokens as it may get, and most responses end long before T. So they
-    are decoded in passes, to T / 8, T / 4, T / 2 and T, say, and what has not ended goes on in the
-    next. An early pass has many short rows, a late one few long ones. Rows of a pass are of about
-    one length too, so that few of the columns that they all read are of use to one of them only.
+    are decoded in passes, to 232, 411, 729, 1296, 2304 and 4096 tokens, say, and what has not ended
+    goes on in the next. An early pass has many short rows, a late one few long ones. Rows of a pass
+    are of about one length, too: few of the columns that they all read are of use to some alone.
 
     A pass ends at the greatest length at which all samples fit side by side, if there is one: a
     sample that goes on later is computed anew up to there. On a CPU CPU_ROWS of them are enough.
@@ -272,7 +278,7 @@ def plan_length(model, samples, P, begun, T, slots=None):
     enough = samples if model.device.type == "cuda" else min(samples, slots or CPU_ROWS)
     length = T
     while plan_rows(model, samples, P + length, slots) < enough and length >= SHORT:
-        shorter = -(-length // 2)
+        shorter = -(-length * 9 // 16)
         if shorter <= begun:
             break
         length = shorter

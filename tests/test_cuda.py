@@ -198,7 +198,7 @@ def sample_once(flags, _):
 
 
 def sample_in_passes(flags, _):
-    """More samples than rows: on the GPU in passes of 15, 30 and 60 tokens, on the CPU in one."""
+    """More samples than rows: on the GPU in passes to 20, 34 and 60 tokens, on the CPU in one."""
     from lib import kv_cache
     from rollout import generate
 
@@ -210,7 +210,7 @@ def sample_in_passes(flags, _):
         ends.append(planned(*args))
         return ends[-1]
 
-    with mock.patch.object(kv_cache, "SHORT", 20), mock.patch("rollout.plan_length", plan):
+    with mock.patch.object(kv_cache, "SHORT", 30), mock.patch("rollout.plan_length", plan):
         rollouts = generate(model, [[i, i + 1] for i in range(9)], **settings)
     ids = [r.response_ids for r in rollouts]
     return {"code": 0, "ids": [ids], "metrics": [], "ends": ends}
@@ -305,7 +305,7 @@ def test_every_run_ends_well_and_replays_its_steps(results, name):
         assert result["code"] == 0
     gpu = results[name]["gpu"]
     assert "without CUDA graphs" not in gpu["said"]
-    assert gpu["captures"] > 0 and gpu["replays"] > 3 * gpu["captures"]
+    assert gpu["captures"] > 0 and gpu["replays"] > 4 * gpu["captures"]
 
 
 @pytest.mark.parametrize("name", [*RUNS, *MACHINES, "resumed", "one by one", "passes"])
@@ -326,7 +326,7 @@ def test_samples_and_metrics_are_those_of_the_cpu(results, name):
 
 def test_long_responses_are_sampled_in_passes(results):
     """Rows that all have memory for the longest response: few of them, and columns read in vain."""
-    assert results["passes"]["gpu"]["ends"] == [15, 30, 60]
+    assert results["passes"]["gpu"]["ends"] == [20, 34, 60]
     assert results["passes"]["cpu"]["ends"] == [60]
 
 

@@ -155,15 +155,16 @@ def test_what_a_longer_prompt_left_in_a_slot_is_gone(static):
 
 
 @torch.no_grad()
-def test_few_static_shapes_occur(make_model):
+@pytest.mark.parametrize(("T", "most"), [(240, 16), (256, 24)])
+def test_few_static_shapes_occur(make_model, T, most):
     """A record for every step: recording takes longer than what it saves."""
     model, shapes = make_model(), set()
-    cache = GroupCache(model, rows=48, slots=6, P=10, T=256, static=True)
+    cache = GroupCache(model, rows=48, slots=6, P=10, T=T, static=True)
     for alive in range(48, 0, -1):
         cache.arrange([row % 6 for row in range(alive)])
         cache.clock += 5
         shapes.add(cache.shapes())
-    assert len(shapes) < 16
+    assert len(shapes) <= most
 
 
 @torch.no_grad()
@@ -213,7 +214,7 @@ def on_a_gpu(monkeypatch, model, free_bytes):
     return types.SimpleNamespace(config=model.config, device=device, compute_dtype=BF16)
 
 
-@pytest.mark.parametrize("T", [1, 300, 511, 512, 3000, 4096])
+@pytest.mark.parametrize("T", [1, 300, 399, 400, 3000, 4096])
 @pytest.mark.parametrize("samples", [5, 100, 1000])
 def test_passes_grow_until_all_samples_fit(make_model, monkeypatch, T, samples):
     """A row of max_new_tokens for each sample: 14 rows on a card where 80 would be busy. And passes
@@ -225,13 +226,13 @@ def test_passes_grow_until_all_samples_fit(make_model, monkeypatch, T, samples):
         end = kv_cache.plan_length(gpu, samples, P, begun, T)
         assert begun < end <= T
         if end < T:  # no greater length has room for all samples
-            assert plan_rows(gpu, samples, P + min(2 * end, T)) < samples
+            assert plan_rows(gpu, samples, P + min(end * 16 // 9, T)) < samples
         begun = end
         ends.append(end)
-    if T < 512 or samples == 5:
+    if T < kv_cache.SHORT or samples == 5:
         assert ends == [T]
     elif samples == 1000:
-        assert ends[0] < 512 and len(ends) > 1
+        assert ends[0] < kv_cache.SHORT and len(ends) > 1
         assert all(b <= 2 * a for a, b in itertools.pairwise(ends))
 
 
@@ -242,8 +243,8 @@ def test_a_cpu_that_has_rows_enough_decodes_in_one_pass(make_model, monkeypatch)
     assert kv_cache.plan_length(model, 1000, 100, 0, 4096) == 4096
     assert kv_cache.plan_length(model, 1000, 100, 0, 4096, slots=8) == 4096
     monkeypatch.setattr(kv_cache, "CPU_CACHE_BYTES", 20 * kv_cache.bytes_of_a_row(model, 4196))
-    assert kv_cache.plan_length(model, 1000, 100, 0, 4096) == 2048
-    assert kv_cache.plan_length(model, 1000, 100, 2048, 4096) == 4096
+    assert kv_cache.plan_length(model, 1000, 100, 0, 4096) == 2304
+    assert kv_cache.plan_length(model, 1000, 100, 2304, 4096) == 4096
 
 
 def test_rows_that_do_not_fit_a_gpu_are_refused_with_the_number_that_would(make_model, monkeypatch):
