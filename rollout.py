@@ -97,7 +97,7 @@ class Scheduler:
 
     def __init__(self, sampler, rollouts, S, keys, begun, end, last, settings, stop_ids, slots):
         """sampler: a sampling_copy and its decoder. rollouts: S for each prompt, whose responses
-        have `begun` tokens and are to get `end`; last: and no more after that."""
+        have `begun` tokens and are to get `end`; last: and no more."""
         self.model, self.decode = model, _ = sampler
         self.begun, self.last, self.T = begun, last, end - begun
         self.draw_settings = settings  # temperature, top_p, top_k
@@ -342,6 +342,5 @@ def generate_together(model, prompts, *, samples_per_prompt=1, **settings):
 
     Equal prompts stay together, because generate numbers the samples of a prompt that stands twice.
     """
-    S = samples_per_prompt
-    sample = functools.partial(generate, model, samples_per_prompt=S, **settings)
-    return [Rollout(*fields) for fields in by_all(sample, prompts, S)]
+    sample = functools.partial(generate, model, samples_per_prompt=samples_per_prompt, **settings)
+    return [Rollout(*fields) for fields in by_all(sample, prompts, samples_per_prompt)]

@@ -58,7 +58,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from lib.distributed import all_reduce_sum
+from lib.distributed import all_reduce_sum, correlation
 from lib.logprobs import kl_from_logits, reference_stats, token_logps  # noqa: F401
 
 # ---- The implied value, and the loss that ties it to the reward ----------------------------------
@@ -253,10 +253,13 @@ def reinforce_loss(logps, advantages, mask):
 
 
 def vimpo_credit(
-    batch, *, beta, gae_lambda, actor_share, actor_coef, soft_values=False, v0_cap=None, **_
-):
+    batch, *, beta, gae_lambda, actor_share, actor_coef, actor_gate=False, soft_values=False,
+    v0_cap=None, **_,
+):  # fmt: skip
     """Equation (3), whitened; and c_A, either as it is set or from the actor's share.
 
+    `tells`: the correlation, within groups, of V_T - V_0 with the reward. Where it is 0 or less an
+    actor trains on its own moves. The gate, which is ours, multiplies c_A by it, if it is above 0.
     Soft values count KL as a cost: td_t = rho_t, and V_0 = mean of R - sum_t kappa_t.
     """
     mask, kl, earned = batch.mask.bool(), batch.kl, batch.rewards
@@ -272,9 +275,12 @@ def vimpo_credit(
     batch.advantages = whiten(gae(batch.td, mask, gae_lambda), mask, eps=max(1e-8, 64 * noise))
     batch.actor_coef = actor_coef
     if actor_coef is None:
-        batch.actor_coef = actor_coef_of_share(
-            actor_share, batch.td, batch.rewards, batch.baseline, mask, beta
-        )
+        of_batch = batch.td, batch.rewards, batch.baseline, mask, beta
+        batch.actor_coef = actor_coef_of_share(actor_share, *of_batch)
+    centred = [x - group_baseline(x, batch.group) for x in (batch.td.sum(1), batch.rewards)]
+    batch.tells = correlation(*centred)
+    if actor_gate:
+        batch.actor_coef *= max(0.0, batch.tells)
 
 
 def vimpo_loss(logps, part, *, beta, value_kind, huber_delta, clip, soft_values=False, **_):

@@ -42,7 +42,8 @@ TASKS = {  # see tasks.py; "sums" is the demo, as it is shipped
 
 # "default" is train.py's default: beta 5e-4, lambda 1, actor share 0.025. The others change what
 # they say and leave the rest. "local" is where first trials put their hope: a beta at which the
-# implied value means something, credit that reaches back 20 tokens, and a stronger actor.
+# implied value means something, credit that reaches back 20 tokens, and a stronger actor. The gate
+# turns the actor down in steps where the curves do not tell right from wrong.
 METHODS = {
     "default": {},
     "value_only": {"actor-share": 0},
@@ -50,6 +51,8 @@ METHODS = {
     "lambda_0.95": {"gae-lambda": 0.95},
     "beta_0.2": {"beta": 0.2},
     "local": {"beta": 0.2, "gae-lambda": 0.95, "actor-share": 0.2},
+    "gated": {"actor-gate": True},
+    "local_gated": {"beta": 0.2, "gae-lambda": 0.95, "actor-share": 0.2, "actor-gate": True},
     "value_and_grpo": {"algo": "vimpo_grpo"},
     "grpo": {"algo": "grpo"},
     "dr_grpo": {"algo": "dr_grpo"},
@@ -85,8 +88,8 @@ LIMITED = {
 # Learning rates are searched for the methods named here; the others take that of their relative.
 RELATIVE = {
     "default": "default", "value_only": "default", "lambda_0": "default",
-    "lambda_0.95": "default", "value_and_grpo": "default",
-    "beta_0.2": "local", "local": "local",
+    "lambda_0.95": "default", "value_and_grpo": "default", "gated": "default",
+    "beta_0.2": "local", "local": "local", "local_gated": "local",
     "grpo": "grpo", "dr_grpo": "dr_grpo", "rloo": "dr_grpo",
     "share_0.1": "default", "share_0.3": "default", "beta_0.05": "local", "local_0.5": "local",
 }  # fmt: skip

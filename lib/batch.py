@@ -51,6 +51,7 @@ class Batch:
     td: Tensor = None  # [B, T]
     advantages: Tensor = None  # [B, T]
     actor_coef: float = 0.0  # c_A
+    tells: float = None  # do the curves of VIMPO tell right from wrong?
 
     @property
     def response_share(self):

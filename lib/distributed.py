@@ -17,6 +17,7 @@ Numbers that lie on the host go by gloo; parameters and gradients on CUDA go by 
 
 import datetime
 import json
+import math
 import os
 import signal
 import sys
@@ -148,6 +149,13 @@ def partition_equal(prompts, parts):
     twins = list(places.values())  # the numbers of equal prompts
     sizes = [len(prompts[numbers[0]]) * len(numbers) for numbers in twins]
     return [[i for j in part for i in twins[j]] for part in partition(sizes, parts)]
+
+
+def correlation(x, y):
+    """Of two quantities of mean 0, [B] each, over all processes; 0 where one of them is 0."""
+    both, xx, yy = all_reduce_sum((x * y).sum(), x.square().sum(), y.square().sum())
+    size = math.sqrt(xx) * math.sqrt(yy)
+    return float(both) / size if size > 0 else 0.0
 
 
 def by_all(function, prompts, S):

@@ -18,6 +18,7 @@ def batch_metrics(batch, samples, beta):
     actor_share is c_A / (beta mean|R - V_0 - sum td| N/B), the actor's pull on a token relative to
     the value loss's; None where there is no value loss, or nothing left to learn from. td_noise is
     what rounding adds to a td, beta times sampler_gap; td_size, the mean |td|, grows beyond it.
+    tells is the correlation within groups of V_T - V_0 with the reward, None without a value.
     """
     B, N = batch.responses, batch.tokens
     groups = batch.rewards.view(-1, samples)  # [groups, S]
@@ -49,6 +50,7 @@ def batch_metrics(batch, samples, beta):
     if batch.td is None:
         means["td_size"] = means["td_noise"] = None
     means |= {"response_tokens": N / B, "actor_share": share, "actor_coef": batch.actor_coef}
+    means["tells"] = batch.tells
     return means
 
 

@@ -617,6 +617,8 @@ const CHARTS = [
   ["Actor loss", "L_A", [["actor_loss", "actor loss"]]],
   ["Actor share", "the actor's pull on a token beside the value loss's; high is risky",
     [["actor_share", "share"]]],
+  ["Telling", "correlation of V's move with the reward, within groups; at 0 V knows nothing",
+    [["tells", "correlation"]]],
   ["Sampler gap", "mean |difference of log-probs|, sampler and trainer; should be tiny",
     [["sampler_gap", "gap"]]],
   ["Groups of one reward", "share of responses that teach nothing", [["uniform_groups", "share"]],

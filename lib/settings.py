@@ -50,6 +50,7 @@ TRAIN = {
         ("--beta", above_0, 5e-4, "KL strength: the scale of td"),
         ("--actor-share", number(float, 0), 0.025, "the actor's pull beside the value loss's"),
         ("--actor-coef", number(float, 0), None, "c_A, fixed (instead of --actor-share)"),
+        ("--actor-gate", bool, False, "c_A times how well V_T - V_0 tells right from wrong (ours)"),
         ("--gae-lambda", share, 1.0, "how far credit reaches back"),
         ("--kl", ("exact", "topk", "k2", "k3"), "exact", "estimator of KL(pi || pi_ref)"),
         ("--kl-top-k", positive, 64, "tokens of --kl topk"),
@@ -122,7 +123,8 @@ DEMO = {
 }
 PAPER = {"samples": None, "temperature": 1.0, "top_p": 0.7, "max_new_tokens": 4096}
 # Settings of train.py that go to vimpo.py and to rollout.py as they are.
-METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "huber_delta", "soft_values", "v0_cap")
+METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "actor_gate", "huber_delta")
+METHOD += ("soft_values", "v0_cap")
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 # What may change when a run goes on: it does not change what a step computes.
 MAY_CHANGE = {

@@ -43,7 +43,7 @@ def test_the_numbers_of_a_step_are_means_over_responses_and_over_tokens():
     batch = small_batch(noisy=(0.0, 1.0, 0.5, 0.5))
     batch.baseline = torch.full((4,), 0.5, dtype=F64)
     batch.td = 0.1 * batch.mask  # each curve rises by 0.1 a token
-    batch.actor_coef = 3e-4
+    batch.actor_coef, batch.tells = 3e-4, 0.3
     found = metrics.batch_metrics(batch, 2, beta=0.01)
     # R - V_0 is -0.5, 0.5, 0, 0 and the curves end 0.1, 0.3, 0.2, 0.2 above V_0
     residual = (0.6 + 0.2 + 0.2 + 0.2) / 4
@@ -61,6 +61,7 @@ def test_the_numbers_of_a_step_are_means_over_responses_and_over_tokens():
         "actor_share": 3e-4 / (0.01 * residual * 2.0),
         "td_size": 0.1,
         "td_noise": 0.01 * 0.5,
+        "tells": 0.3,
     }
     assert found == pytest.approx(wanted)
 

@@ -60,7 +60,7 @@ KEYS = (
     *("step", "reward", "reward_clean", "accuracy", "value_loss", "actor_loss", "kl", "entropy"),
     *("response_tokens", "truncated", "uniform_groups", "grad_norm", "lr", "sampler_gap"),
     *("seconds_rollout", "seconds_score", "seconds_update", "tokens_per_second"),
-    *("actor_share", "actor_coef", "skipped", "td_size", "td_noise"),
+    *("actor_share", "actor_coef", "skipped", "td_size", "td_noise", "tells"),
 )
 
 

@@ -625,6 +625,39 @@ def test_the_parts_of_the_loss_add_up_and_the_actor_can_be_set_or_turned_off():
     assert 0 < huber < squared
 
 
+def test_the_gate_turns_the_actor_down_where_the_curves_do_not_tell_right_from_wrong():
+    """An actor that pulls as hard where V rises for wrong responses (with flipped rewards it fed on
+    itself until nothing was right); a correlation in which easy prompts stand for right ones."""
+    objective, batch = vimpo.OBJECTIVES["vimpo"], scored_batch()
+    objective.credit(batch, **METHOD)
+    free, found = batch.actor_coef, batch.tells
+    # Of each group alone, then pooled: what sets groups apart must not count.
+    moves, rewards = batch.td.sum(1), batch.rewards
+    pairs = []
+    for g in batch.group.unique():
+        rows = batch.group == g
+        pairs += zip(
+            (moves[rows] - moves[rows].mean()).tolist(),
+            (rewards[rows] - rewards[rows].mean()).tolist(),
+            strict=True,
+        )
+    x, y = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    assert found == pytest.approx(float((x @ y) / (x.norm() * y.norm())), abs=1e-6)
+    objective.credit(batch, **METHOD, actor_gate=True)
+    assert batch.tells == found and batch.actor_coef == pytest.approx(max(0, found) * free)
+
+    # A policy whose log-ratio says what the reward says; one that says the contrary; none at all.
+    won = rewards - vimpo.group_baseline(rewards, batch.group)
+    batch.kl = torch.zeros_like(batch.kl)
+    for sign, wanted in ((1, 1.0), (-1, 0.0), (0, 0.0)):
+        ratio = sign * won[:, None] * batch.mask / batch.mask.sum(1, keepdim=True)
+        batch.logps = batch.ref_logps + ratio
+        objective.credit(batch, **METHOD)
+        free = batch.actor_coef
+        objective.credit(batch, **METHOD, actor_gate=True)
+        assert free > 0 and batch.actor_coef == pytest.approx(wanted * free)
+
+
 def test_soft_values_and_a_cap_change_the_baseline_as_they_say():
     """KL counted twice, once as a cost and once as a baseline; a cap that bounds V_0 from below."""
     objective, batch = vimpo.OBJECTIVES["vimpo"], scored_batch()
