@@ -18,11 +18,13 @@ SIDES = ("tokens_right", "tokens_wrong")
 
 
 def describe(row):
-    """The line that a training run prints: one row of the table, and its first response."""
+    """The line that a training run prints: one row of the table, and its first response. In
+    brackets the 95% interval over problems."""
     shown = row["problems"][0]
     verdict = "right" if shown["scores"][0] else "wrong"
     return (
-        f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right, "
+        f"eval  {Path(row['file']).name}: {row['accuracy']:.1%} of {row['n']} right "
+        f"({between(*row['interval'])}), "
         f"{row['response_tokens']:.1f} tokens, {row['truncated']:.1%} cut\n"
         f"      {shown['id']}: {short(shown['responses'][0])} {verdict}"
     )

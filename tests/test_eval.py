@@ -100,7 +100,7 @@ def test_the_line_of_a_training_run_shows_a_response_and_its_verdict():
     shown |= {"truncated": [False], "answers": ["4"], "boxed": [True]}
     row = evaluation.summary("d/few.jsonl", [shown])
     assert describe(row) == (
-        "eval  few.jsonl: 100.0% of 1 right, 9.0 tokens, 0.0% cut\n"
+        "eval  few.jsonl: 100.0% of 1 right (2.5 to 100.0%), 9.0 tokens, 0.0% cut\n"
         '      p7: "It is \\\\boxed{4}." right'
     )
 
