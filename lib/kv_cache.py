@@ -2,10 +2,12 @@
 
     SharedPrompts   for scoring and the update, with gradient: prompts first, then all the responses
     GroupCache      for sampling: each prompt's keys once, each sample's own keys in its row
+    plan_length     how far to decode before the memory is dealt out again
+    plan_rows       how many samples to decode together
 
-Both are handed to model.hidden and have the two methods it needs: `start(B, T)` gives the positions
-of the next tokens, `attend(layer, q, k, v)` stores their keys and lets their queries read the past.
-The plain one is KVCache in model.py, which the tests hold these against.
+Both caches are handed to model.hidden and have the two methods it needs: `start(B, T)` gives the
+positions of the next tokens, `attend(layer, q, k, v)` stores their keys and lets their queries read
+the past. The plain one is KVCache in model.py, which the tests hold these against.
 
 B rows, T new tokens, H query heads, Hkv key heads, Dh their width, P prompt tokens, G prompts.
 """
