@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from unittest import mock
 
 import pytest
 import torch
+from conftest import output_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = [
@@ -69,10 +69,7 @@ def main():
 @pytest.fixture(scope="module")
 def run():
     """-> the step that was cut short; the JSON line of the whole run."""
-    command = [sys.executable, str(Path(__file__).resolve())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr + done.stdout
-    lines = done.stdout.splitlines()
+    lines = output_of("test_bench_gpu.py")
     return json.loads(lines[0]), json.loads(lines[-1])
 
 
