@@ -1,7 +1,6 @@
 """What all tests share: the root on the path, and tiny models of real form with random weights."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,38 +40,6 @@ TINY = {
 # Inputs and outputs of the authors' own implementation (backprop07/VIMPO at 2aa83bc), run in
 # float64: four cases, tensor `i.name` belongs to case i.
 VECTORS = load_file(ROOT / "tests" / "vimpo_vectors.safetensors")
-
-
-# ---- Programs beside the tests -------------------------------------------------------------------
-# Two test files are programs as well, of 10 to 20 seconds, whose output their tests look at. They
-# start as soon as the tests are collected, since the tests keep one core busy and not two.
-
-PROGRAMS = ("test_cuda.py", "test_bench_gpu.py")
-started = {}  # name -> process
-
-
-def pytest_collection_finish(session):
-    names = {item.path.name for item in session.items}
-    for name in PROGRAMS if not session.config.option.collectonly else ():
-        if name in names:
-            command = [sys.executable, str(ROOT / "tests" / name)]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            started[name] = subprocess.Popen(command, **pipes, text=True)
-
-
-def pytest_sessionfinish():
-    for process in started.values():
-        process.kill()  # nothing happens to one that has ended
-
-
-def output_of(name):
-    """The lines that this program has printed, once it has ended; it must end well."""
-    out, err = started[name].communicate(timeout=180)
-    assert started[name].returncode == 0, err + out
-    return out.splitlines()
-
-
-# ---- Numbers and models --------------------------------------------------------------------------
 
 
 def near(a, b, tolerance=0.0):
