@@ -14,7 +14,7 @@ Machines are noisy, so nothing here is an absolute claim. Contestants take turns
     logps         ours: in chunks; dense: log_softmax of the full [N, V] logits of both models
     recurrence    ours: log T tensor operations; loops: the definition, token after token
     schedule      rows and columns of decode steps for long responses; one pass: a row for the
-                  longest at once. Counted, on a CPU: no GPU is needed, nor timed
+                  longest at once. They are counted, on a CPU; nothing is timed
     scaling       score + update against response length, group size, vocabulary and batch
 
 Limits come from the same run: sampling is compared with the time of its own matrix products, score
@@ -107,7 +107,7 @@ def card(model):
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "threads": torch.get_num_threads(), "torch": torch.__version__,
         "dtype": str(dtype).removeprefix("torch."), **limits(device, dtype),
-        "V": model.config.V, "parameters": sum(p.numel() for p in model.parameters()),
+        "V": model.config.V, "parameters": gpu_bench.parameters(model),
     }  # fmt: skip
 
 
@@ -269,6 +269,7 @@ def logps_and_kl(chunked, hidden, ref_hidden, head, ref_head, targets):
 
 
 def bench_logps(model, quick):
+    """Log-probs with gradient and all that scoring wants, in chunks and dense -> their figures."""
     N, D, V = (1024, 256, 32768) if quick else (8192, 1024, 151936)
     device, kind = model.device, {"device": model.device, "dtype": model.compute_dtype}
     hidden, ref_hidden = torch.randn(2, N, D, **kind)
@@ -314,6 +315,8 @@ def count_columns(budget, prompts, lengths, one_pass):
     total = dict.fromkeys(("steps", "rows", "columns", "useful", "prefilled"), 0)
 
     class Counted(kv_cache.GroupCache):
+        """Adds what a step reads to `total`."""
+
         def put_prompt(self, slot, k, v):
             total["prefilled"] += k.size(2)
             super().put_prompt(slot, k, v)
@@ -335,7 +338,7 @@ def count_columns(budget, prompts, lengths, one_pass):
     tiny |= dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), 8) | {"vocab_size": 64}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model = random_model(folder, torch.device("cpu"), torch.float32, **tiny)
-        memory = budget * 2 * 8 * 4  # bytes: keys and values, of width 8, in fp32
+        memory = kv_cache.bytes_of_a_row(model, budget)
         planned = {"CPU_CACHE_BYTES": memory, "CPU_ROWS": 1 if one_pass else math.inf}
         stack.enter_context(mock.patch.multiple(kv_cache, **planned))
         stack.enter_context(mock.patch.object(rollout, "GroupCache", Counted))
@@ -347,15 +350,15 @@ def count_columns(budget, prompts, lengths, one_pass):
 
 def bench_schedule(folder, quick):
     """Rows and columns on two cards -> for each, the counts of one pass and of ours."""
-    shapes, lengths = gpu_bench.PLAN["models"], (1000, 600, 1, 4096)
-    V, figures = 64, {}
+    shapes, lengths, figures = gpu_bench.PLAN["models"], (1000, 600, 1, 4096), {}
+    V = 64  # of count_columns' model; the last token is the stop
     prompts = [torch.randint(V - 1, (n,)).tolist() for n in LENGTHS * (2 if quick else 12)]
     T, P = lengths[3], max(LENGTHS)
     for name, size in CARDS:
         model = random_model(folder, torch.device("meta"), torch.bfloat16, **shapes[name])
-        c, parameters = model.config, gpu_bench.parameters(model)
         # docs/memory.md: 16 bytes a parameter while sampling; keys and values get half of the rest.
-        budget = (size * 2**30 - 1e9 - 16 * parameters) / 2 / (4 * c.layers * c.Hkv * c.Dh)
+        free = size * 2**30 - 1e9 - 16 * gpu_bench.parameters(model)
+        budget = free / 2 / kv_cache.bytes_of_a_row(model, 1)
         say(f"schedule: {name} on {size} GiB, {len(prompts)} prompts x {SAMPLES}, responses of "
             f"{lengths[0]} +- {lengths[1]} of {T} tokens, {budget // (P + T):.0f} rows of all "
             f"{P + T} tokens fit")  # fmt: skip

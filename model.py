@@ -126,6 +126,8 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
     def __init__(self, c):
         super().__init__()
         self.input_layernorm = RMSNorm(c.D, c.eps)

@@ -27,7 +27,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lib.decoding import decoder, record_steps, static_shapes
-from lib.distributed import by_all
+from lib.distributed import map_prompts
 from lib.fast import sampling_copy
 from lib.kv_cache import GroupCache, plan_length, plan_rows
 from lib.sampling import NoiseAhead, check_settings, draw, sample_keys, token_noise
@@ -107,8 +107,7 @@ class Scheduler:
         self.rollouts, self.samples_per_prompt, self.keys_of = rollouts, S, keys
         self.prompts = prompts = [r.prompt_ids + r.response_ids for r in rollouts[::S]]
         self.waiting = deque(range(len(rollouts)))
-        self.finished = 0  # samples that have ended for good
-        self.drawn = 0  # tokens so far
+        self.finished = self.drawn = 0  # samples that have ended for good; tokens so far
 
         # The rows. Rows 0 .. len(owner) - 1 are in use; owner holds their samples.
         longest = max(map(len, prompts))
@@ -150,7 +149,7 @@ class Scheduler:
     def step(self, sure=False):
         """One token for each row in use; nothing is read back from the device."""
         A = self.cache.A
-        noise = self.noise.now(A, self.cache.now)
+        noise = self.noise.at(self.cache.now, A)
         hidden = self.decode(self.token[:A], self.cache)  # [A, D]
         self.cache.now += 1
         self.draw(slice(0, A), self.model.head(hidden), noise, None if sure else NUCLEUS)
@@ -250,10 +249,10 @@ class Scheduler:
 
     def drop_prompt(self, p):
         """No sample needs prompt p any more: the prompt of the last slot takes its slot."""
-        last = max(self.slot, key=self.slot.get)
-        self.cache.move_prompt(self.slot[last], self.slot[p])
-        self.slot[last] = self.slot[p]
-        del self.slot[p]
+        last, slot = max(self.slot, key=self.slot.get), self.slot.pop(p)
+        if last != p:
+            self.cache.move_prompt(self.slot[last], slot)
+            self.slot[last] = slot
 
     def close_gap(self, row):
         """The last row in use moves to this one, so that rows in use stay together."""
@@ -266,7 +265,7 @@ class Scheduler:
             self.cache.move_row(last, row)
         self.owner.pop()
 
-    def run(self, look):
+    def complete(self, look):
         """Decode all samples -> Rollouts. look(samples finished, tokens drawn) at every step."""
         run = record_steps(self.model.device)
         self.admit(list(range(self.rows)))
@@ -280,8 +279,7 @@ class Scheduler:
             if not self.owner:
                 return self.rollouts
             if changed:
-                S = self.samples_per_prompt
-                self.cache.arrange([self.slot[sample // S] for sample in self.owner])
+                self.cache.arrange([self.slot[s // self.samples_per_prompt] for s in self.owner])
                 # Rows not in use count on. The next row ends before they reach T.
                 self.count[len(self.owner) :] = 0
                 changed = False
@@ -324,7 +322,7 @@ def generate(
         longer = Scheduler(
             sampler, [rollouts[i] for i in going], S, [keys[i] for i in going],
             begun, end, end == T, settings, stop_ids, slots,
-        ).run(look)  # fmt: skip
+        ).complete(look)  # fmt: skip
         for i, rollout in zip(going, longer, strict=True):
             rollouts[i] = rollout
         # What goes on is a prompt of its own now; those of about one length go side by side.
@@ -343,4 +341,4 @@ def generate_together(model, prompts, *, samples_per_prompt=1, **settings):
     Equal prompts stay together, because generate numbers the samples of a prompt that stands twice.
     """
     sample = functools.partial(generate, model, samples_per_prompt=samples_per_prompt, **settings)
-    return [Rollout(*fields) for fields in by_all(sample, prompts, samples_per_prompt)]
+    return [Rollout(*fields) for fields in map_prompts(sample, prompts, samples_per_prompt)]

@@ -207,6 +207,7 @@ def choose_template(template, tokenizer, problems):
 
 
 def read_template(path):
+    """A --prompt-template file -> its text. ValueError if it can't be read or lacks {problem}."""
     where = f"--prompt-template {path}"
     try:
         text = Path(path).read_text(encoding="utf-8")

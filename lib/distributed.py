@@ -98,6 +98,13 @@ def all_reduce_max(number):
     return int(largest)
 
 
+def correlation(x, y):
+    """Of two quantities of mean 0, [B] each, over all processes; 0 where one of them is 0."""
+    both, xx, yy = all_reduce_sum((x * y).sum(), x.square().sum(), y.square().sum())
+    size = math.sqrt(xx) * math.sqrt(yy)
+    return float(both) / size if size > 0 else 0.0
+
+
 def all_gather(value):
     """A JSON value of each process -> those of all processes, in order, in every process.
 
@@ -151,16 +158,8 @@ def partition_equal(prompts, parts):
     return [[i for j in part for i in twins[j]] for part in partition(sizes, parts)]
 
 
-def correlation(x, y):
-    """Of two quantities of mean 0, [B] each, over all processes; 0 where one of them is 0."""
-    both, xx, yy = all_reduce_sum((x * y).sum(), x.square().sum(), y.square().sum())
-    size = math.sqrt(xx) * math.sqrt(yy)
-    return float(both) / size if size > 0 else 0.0
-
-
-def by_all(function, prompts, S):
-    """function(prompts), S results for each, computed by all processes: each has its part, and all
-    get all results, in the order of the prompts."""
+def map_prompts(function, prompts, S):
+    """function(prompts), S results for each prompt, of which each process computes its share."""
     parts = partition_equal(prompts, world_size())
     found = all_gather(function([prompts[i] for i in parts[rank()]]))
     out = [None] * (len(prompts) * S)

@@ -41,6 +41,7 @@ class SharedPrompts:
         self.lengths, self.owner = lengths[owner], owner  # [B] each
 
     def start(self, B, T):
+        """Positions of the next T tokens: [1, T] of prompts, [B, T] of responses."""
         steps = torch.arange(T, device=self.device)
         if self.owner is None:
             return steps[None]
@@ -56,6 +57,7 @@ class SharedPrompts:
         return self.lengths[:, None] + steps
 
     def attend(self, layer, q, k, v):
+        """q [B, H, T, Dh] reads k, v [B, Hkv, T, Dh] and, in responses, the prompt -> like q."""
         B, H, T, Dh = q.shape
         if self.owner is None:
             self.k.append(k)

@@ -49,9 +49,8 @@ def batch_metrics(batch, samples, beta):
     means["td_noise"] = beta * means["sampler_gap"]
     if batch.td is None:
         means["td_size"] = means["td_noise"] = None
-    means |= {"response_tokens": N / B, "actor_share": share, "actor_coef": batch.actor_coef}
-    means["tells"] = batch.tells
-    return means
+    means |= {"response_tokens": N / B, "actor_share": share}
+    return means | {"actor_coef": batch.actor_coef, "tells": batch.tells}
 
 
 def mixed_group(rewards, samples):

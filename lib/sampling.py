@@ -6,6 +6,7 @@ Random numbers are a hash, so that a token's noise depends on nothing but its pl
     gumbel_noise(keys, t, n, stream)  g = -log(-log u), u uniform in (0, 1), of token t of a sample
     token_noise(keys, t, V)           all that the draw of a token needs
     draw(logits, noise, temperature)  a token and its log-prob
+    NoiseAhead                        the noise of many tokens, made in one go
 
 The hash takes some thirty operations, whether for one token or for many. So on a GPU, where each of
 them is a kernel to launch, the sampler asks for many tokens of a sample in one go.
@@ -162,8 +163,8 @@ class NoiseAhead:
             t = t[:, None] + self.times - clock % self.ahead  # [n, ahead]
             self.noise[rows] = token_noise(self.keys[rows, None], t, self.V)
 
-    def now(self, A, time):
-        """That of the first A rows for this time, a tensor [1]."""
+    def at(self, time, A):
+        """That of the first A rows at this time, a tensor [1]."""
         return self.noise[:A].index_select(1, time % self.ahead)[:, 0]
 
 

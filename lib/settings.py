@@ -123,8 +123,10 @@ DEMO = {
 }
 PAPER = {"samples": None, "temperature": 1.0, "top_p": 0.7, "max_new_tokens": 4096}
 # Settings of train.py that go to vimpo.py and to rollout.py as they are.
-METHOD = ("beta", "gae_lambda", "actor_share", "actor_coef", "actor_gate", "huber_delta")
-METHOD += ("soft_values", "v0_cap")
+METHOD = (
+    *("beta", "gae_lambda", "actor_share", "actor_coef", "actor_gate", "huber_delta"),
+    *("soft_values", "v0_cap"),
+)
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "slots")
 # What may change when a run goes on: it does not change what a step computes.
 MAY_CHANGE = {

@@ -220,7 +220,8 @@ def test_passes_grow_until_all_samples_fit(make_model, monkeypatch, T, samples):
     """A row of max_new_tokens for each sample: 14 rows on a card where 80 would be busy. And passes
     without end, or many where all samples fit at once: their tokens are computed again."""
     P, model = 100, make_model()
-    gpu = on_a_gpu(monkeypatch, model, 2 * 14 * kv_cache.bytes_of_a_row(model, P + 4096) // 2)
+    row = kv_cache.bytes_of_a_row(model, P + 4096) // 2  # in bf16
+    gpu = on_a_gpu(monkeypatch, model, 2 * 14 * row)  # half of what is free goes to rows
     begun, ends = 0, []
     while begun < T:
         end = kv_cache.plan_length(gpu, samples, P, begun, T)
